@@ -1,0 +1,1 @@
+//! One verb per part of the plan, called from the process chain.

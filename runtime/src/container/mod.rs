@@ -1,0 +1,1 @@
+//! What outlives the chain: the state of a container on disk.

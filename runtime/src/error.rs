@@ -1,0 +1,240 @@
+//! What failed, where, and of what: an error is a kind, a trail of steps and one call.
+//!
+//! An [`Error`] crosses the forks of the process chain as data (it is `Serialize`), so that what
+//! a client reads is what the innermost child saw:
+//!
+//! ```text
+//! create web: init: build rootfs: mount 3 of 7 at /proc: fsmount([9]<proc>, NOSUID|NODEV): EPERM: Operation not permitted
+//! └──────────────────── trail ────────────────────────┘ └──────── call ────────────────┘  └─ errno ─┘
+//! ```
+
+use std::borrow::Cow;
+use std::fmt;
+
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+/// The result of every fallible function of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What kind of failure this is: decides the status code a client gets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// A system call failed; `errno` is its number (errno(3)).
+    Call {
+        /// The call with its arguments, for example `openat2([5]<root>, "etc")`.
+        call: String,
+        /// The raw errno.
+        errno: i32,
+    },
+    /// A field of the bundle's config.json, of a process.json or of resources is not acceptable.
+    Field {
+        /// The JSON path of the field, for example `linux.seccomp.syscalls[3].action`.
+        path: String,
+        /// Why it is refused.
+        why: String,
+    },
+    /// A request that is not about a spec field is malformed (an option, a rootfs mount, …).
+    Argument {
+        /// The name of the argument.
+        name: String,
+        /// Why it is refused.
+        why: String,
+    },
+    /// The user's program cannot be executed. Displays in the words of runc, which clients match.
+    Program {
+        /// `args[0]`, or the path it was resolved to.
+        program: String,
+        /// `executable file not found in $PATH`, `no such file or directory`, `permission denied`, …
+        why: String,
+    },
+    /// A hook failed.
+    Hook {
+        /// For example `createRuntime hook 1 of 2 (/opt/hook)`.
+        hook: String,
+        /// How it ended, and what it printed (bounded).
+        outcome: String,
+    },
+    /// A process of the chain ended before it had answered.
+    PeerDied {
+        /// Which one (`init`, `intermediate`, `main`, `spawner`).
+        who: String,
+        /// What it died of, for example `killed by SIGKILL` or `exit status 3`.
+        how: String,
+    },
+    /// An answer did not come in time.
+    Deadline {
+        /// What was awaited.
+        awaited: String,
+        /// How long, in milliseconds.
+        after_ms: u64,
+    },
+    /// Something that was asked for is not there.
+    NotFound(String),
+    /// Something that was to be made is there already.
+    AlreadyExists(String),
+    /// Not possible in the present state (for example exec in a paused container).
+    State(String),
+    /// This host cannot do what is asked (a kernel feature, an LSM, a controller is missing).
+    Unsupported(String),
+    /// Data that another part of this program wrote does not parse (a state file, a message).
+    Corrupt(String),
+}
+
+/// A failure with the steps that led to it. See the module's documentation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Error {
+    /// Steps, innermost first (pushed while the error travels up).
+    trail: Vec<Cow<'static, str>>,
+    kind: Kind,
+}
+
+impl Error {
+    /// An error of this kind, with an empty trail.
+    pub fn new(kind: Kind) -> Error {
+        Error { trail: Vec::new(), kind }
+    }
+
+    /// A failed system call: `call` is written as it would be in C, with its arguments.
+    pub fn call(call: impl Into<String>, errno: impl ToErrno) -> Error {
+        Error::new(Kind::Call { call: call.into(), errno: errno.to_errno() })
+    }
+
+    /// A spec field that is not acceptable; `path` is its JSON path.
+    pub fn field(path: impl Into<String>, why: impl Into<String>) -> Error {
+        Error::new(Kind::Field { path: path.into(), why: why.into() })
+    }
+
+    /// An argument of a request that is not acceptable.
+    pub fn argument(name: impl Into<String>, why: impl Into<String>) -> Error {
+        Error::new(Kind::Argument { name: name.into(), why: why.into() })
+    }
+
+    /// What kind of failure this is.
+    pub fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// The errno, where a system call failed.
+    pub fn errno(&self) -> Option<Errno> {
+        match &self.kind {
+            Kind::Call { errno, .. } => Some(Errno::from_raw(*errno)),
+            _ => None,
+        }
+    }
+
+    /// The same failure, one step further out.
+    #[must_use]
+    pub fn at(mut self, step: impl Into<Cow<'static, str>>) -> Error {
+        self.trail.push(step.into());
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for step in self.trail.iter().rev() {
+            write!(f, "{step}: ")?;
+        }
+        match &self.kind {
+            Kind::Call { call, errno } => {
+                let errno = Errno::from_raw(*errno);
+                write!(f, "{call}: {errno:?}: {}", errno.desc())
+            }
+            Kind::Field { path, why } => write!(f, "{path}: {why}"),
+            Kind::Argument { name, why } => write!(f, "{name}: {why}"),
+            // runc's words; kubelet and docker look for them.
+            Kind::Program { program, why } => write!(f, "exec: {program:?}: {why}"),
+            Kind::Hook { hook, outcome } => write!(f, "{hook}: {outcome}"),
+            Kind::PeerDied { who, how } => write!(f, "{who} ended before it answered: {how}"),
+            Kind::Deadline { awaited, after_ms } => {
+                write!(f, "no {awaited} within {after_ms} ms")
+            }
+            Kind::NotFound(what) => write!(f, "{what}: not found"),
+            Kind::AlreadyExists(what) => write!(f, "{what}: already exists"),
+            Kind::State(why) | Kind::Unsupported(why) | Kind::Corrupt(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// What can tell the errno of a failed system call.
+pub trait ToErrno {
+    /// The raw errno; 0 where there is none (a short write, say).
+    fn to_errno(&self) -> i32;
+}
+
+impl ToErrno for Errno {
+    fn to_errno(&self) -> i32 {
+        std::io::Error::from(*self).raw_os_error().unwrap_or(0)
+    }
+}
+
+impl ToErrno for rustix::io::Errno {
+    fn to_errno(&self) -> i32 {
+        self.raw_os_error()
+    }
+}
+
+impl ToErrno for std::io::Error {
+    fn to_errno(&self) -> i32 {
+        self.raw_os_error().unwrap_or(0)
+    }
+}
+
+/// Adds the step to an error on its way up.
+pub trait At<T> {
+    /// Names the step that failed.
+    fn at(self, step: impl Into<Cow<'static, str>>) -> Result<T>;
+
+    /// Names the step that failed; the name is built only then.
+    fn at_with<S: Into<Cow<'static, str>>>(self, step: impl FnOnce() -> S) -> Result<T>;
+}
+
+impl<T> At<T> for Result<T> {
+    fn at(self, step: impl Into<Cow<'static, str>>) -> Result<T> {
+        self.map_err(|error| error.at(step))
+    }
+
+    fn at_with<S: Into<Cow<'static, str>>>(self, step: impl FnOnce() -> S) -> Result<T> {
+        self.map_err(|error| error.at(step()))
+    }
+}
+
+/// Turns the error of a system call into an [`Error`] that names the call and its arguments.
+pub trait Call<T> {
+    /// `call` is written as in C, with its arguments; it is built only on failure.
+    fn call(self, call: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: ToErrno> Call<T> for std::result::Result<T, E> {
+    fn call(self, call: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|errno| Error::call(call(), errno))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_reads_from_the_outermost_step_to_the_errno() {
+        let error = Error::call("fsmount([9]<proc>, NOSUID|NODEV)", Errno::EPERM)
+            .at("mount 3 of 7 at /proc")
+            .at("build rootfs")
+            .at("init");
+        assert_eq!(
+            error.to_string(),
+            "init: build rootfs: mount 3 of 7 at /proc: fsmount([9]<proc>, NOSUID|NODEV): \
+             EPERM: Operation not permitted"
+        );
+    }
+
+    #[test]
+    fn an_error_survives_the_way_through_a_channel() {
+        let error = Error::field("process.cwd", "must be absolute").at("plan");
+        let bytes = serde_json::to_vec(&error).unwrap();
+        assert_eq!(serde_json::from_slice::<Error>(&bytes).unwrap(), error);
+    }
+}

@@ -1,0 +1,19 @@
+//! The OCI runtime of myshim.
+//!
+//! A synchronous library without threads: `Spec` (what the bundle alleges) becomes a
+//! [`plan::Plan`] (what will be done), which the process chain in [`process`] carries out.
+//!
+//! ```text
+//! spec ─▶ plan ─▶ process ─▶ apply, cgroup ─▶ sys
+//! ```
+
+pub mod apply;
+pub mod cgroup;
+pub mod container;
+pub mod error;
+pub mod plan;
+pub mod process;
+pub mod spec;
+pub mod sys;
+
+pub use error::{At, Call, Error, Kind, Result};

@@ -1,0 +1,182 @@
+//! What the daemon may ask of main, and what it is answered.
+//!
+//! ```text
+//!  daemon --Request (+ fds)--> main      one SEQPACKET socket pair per operation
+//!         <--Forked (+ pidfd)-- spawner  main exists; its pidfd, to reap it
+//!         <--Created | Done | Failed--   exactly one, then the end of the stream
+//!
+//!  daemon --Start--> init                the channel that came with Created
+//!         <--Failed | end of stream--    the end of the stream is the execve
+//! ```
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::CgroupPaths;
+use crate::error::Error;
+use crate::plan::Mount;
+
+/// One operation for main.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// Makes a container up to the point where its init waits for start.
+    /// Fds: the three of [`Stdio`], unless a terminal is asked for.
+    Create(CreateRequest),
+    /// Makes a tenant of a container, up to the same point.
+    /// Fds: the container's init as pidfd, then as for create.
+    Exec(ExecRequest),
+    /// Kills what is left, runs the poststop hooks, removes cgroup and state.
+    Delete(DeleteRequest),
+    /// Changes limits.
+    Update(UpdateRequest),
+    /// Freezes or thaws all processes, and waits until it is so.
+    Freeze(FreezeRequest),
+    /// Sends a signal to all processes of the container's cgroup.
+    KillAll(KillAllRequest),
+    /// Runs the poststart hooks (after the user's program runs).
+    Poststart(PoststartRequest),
+}
+
+/// See [`Request::Create`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CreateRequest {
+    /// The container's id.
+    pub id: String,
+    /// The bundle; config.json is read from it. Absolute.
+    pub bundle: PathBuf,
+    /// Where the state goes: made with mode 0700 when it is not there. Absolute.
+    pub state_dir: PathBuf,
+    /// Mounts that make the root, already parsed; empty: `root.path` is used as it is.
+    pub rootfs: Vec<Mount>,
+    /// What the client wants otherwise than by default.
+    pub options: CreateOptions,
+    /// Written atomically after success, when given: init's pid in decimal.
+    pub pid_file: Option<PathBuf>,
+}
+
+/// Options of a create that are not in the spec.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::struct_excessive_bools, reason = "containerd.runc.v1.Options has them as flags")]
+pub struct CreateOptions {
+    /// MS_MOVE + chroot(2) in place of pivot_root(2).
+    pub no_pivot_root: bool,
+    /// Stay in the caller's session keyring.
+    pub no_new_keyring: bool,
+    /// cgroupsPath is `slice:prefix:name` and systemd makes the cgroup.
+    pub systemd_cgroup: bool,
+}
+
+/// See [`Request::Exec`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecRequest {
+    /// The exec's id, for messages.
+    pub exec_id: String,
+    /// The container's state.
+    pub state_dir: PathBuf,
+    /// `process` of the OCI spec, as JSON.
+    pub process: String,
+    /// Written atomically after success, when given: the tenant's pid in decimal.
+    pub pid_file: Option<PathBuf>,
+}
+
+/// See [`Request::Delete`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteRequest {
+    /// The container's state. That it is gone already is no error.
+    pub state_dir: PathBuf,
+}
+
+/// See [`Request::Update`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UpdateRequest {
+    /// The container's state.
+    pub state_dir: PathBuf,
+    /// `linux.resources` of the OCI spec, as JSON; what it does not name stays.
+    pub resources: String,
+}
+
+/// See [`Request::Freeze`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FreezeRequest {
+    /// The container's state.
+    pub state_dir: PathBuf,
+    /// Which way.
+    pub freezer: Freezer,
+}
+
+/// The freezer's two positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Freezer {
+    /// Stop all processes.
+    Frozen,
+    /// Let them run.
+    Thawed,
+}
+
+/// See [`Request::KillAll`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KillAllRequest {
+    /// The container's state.
+    pub state_dir: PathBuf,
+    /// The signal's number.
+    pub signal: i32,
+}
+
+/// See [`Request::Poststart`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoststartRequest {
+    /// The container's state.
+    pub state_dir: PathBuf,
+}
+
+/// A child of the daemon, held by pidfd: the number cannot be reused while it is not reaped.
+#[derive(Debug)]
+pub struct Child {
+    /// Its pid in the daemon's pid namespace.
+    pub pid: i32,
+    /// Polls readable when the process ends; waitid(P_PIDFD, …, WEXITED | __WALL) reaps it.
+    pub pidfd: OwnedFd,
+}
+
+/// What an operation answers.
+#[derive(Debug)]
+pub enum Answer {
+    /// The spawner has forked main. Comes at any point before the end of the stream.
+    Forked(Child),
+    /// Create and exec: the process waits for start.
+    Created(Created),
+    /// Any other operation: it is done.
+    Done,
+    /// It failed; nothing is left of it.
+    Failed(Error),
+    /// Main is gone. Without an answer before it, main died.
+    End,
+}
+
+/// A process that waits for start.
+#[derive(Debug)]
+pub struct Created {
+    /// The container's init or the tenant.
+    pub process: Child,
+    /// To start it.
+    pub start: super::StartChannel,
+    /// The master of its pseudo terminal, when it has one.
+    pub console: Option<OwnedFd>,
+    /// Facts about the container that the daemon needs later; the same for a tenant.
+    pub facts: Facts,
+}
+
+/// Facts about a container that the daemon needs after create.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Where its cgroups are, for stats and OOM watches.
+    pub cgroup: CgroupPaths,
+    /// It has a pid namespace of its own: when init ends the kernel ends all the rest.
+    pub private_pid_namespace: bool,
+    /// There are poststart hooks to be run after start.
+    pub has_poststart: bool,
+    /// Warnings for the log: what the spec asked for and the kernel takes as best effort.
+    pub warnings: Vec<String>,
+}

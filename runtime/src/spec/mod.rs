@@ -1,0 +1,1 @@
+//! What the bundle alleges: config.json, process.json and resources, as oci-spec types.

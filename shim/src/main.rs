@@ -1,0 +1,2 @@
+//! containerd-shim-myshim-v2.
+fn main() {}
