@@ -1,9 +1,38 @@
 //! The process chain: spawner, main, intermediate, init and tenant, and the channels between them.
+//!
+//! ```text
+//!  daemon ──fork──▶ spawner ──clone3──▶ main ──clone3──▶ [intermediate ──clone3──▶] init | tenant
+//!     ▲                │                 │                     │                       │
+//!     └────────────────┴──── parent of them all (CLONE_PARENT), with a pidfd of each ──┘
+//! ```
+//!
+//! Each of them has one thread, blocks freely, and changes nothing but itself and what its
+//! operation is about. None of them logs: an error goes up the channel, as data.
 
+mod channel;
+mod main;
+mod operation;
 mod request;
+mod spawner;
+mod undo;
 
+use std::ffi::CStr;
+use std::os::fd::OwnedFd;
+
+pub use operation::{Operation, StartChannel, StartOutcome};
 pub use request::*;
+pub use spawner::Spawner;
 
-/// The daemon's end of the channel to a process that waits for start.
-#[derive(Debug)]
-pub struct StartChannel {}
+/// CLONE_PARENT of linux/sched.h: the caller's parent becomes the child's.
+const CLONE_PARENT: u64 = 0x8000;
+
+/// Names the process as ps(1) shows it. A name that cannot be set changes nothing else.
+fn set_name(name: &CStr) {
+    drop(rustix::thread::set_name(name));
+}
+
+/// A descriptor under a number of its own choice, for a process that closes all others.
+fn move_fd(fd: OwnedFd, number: u32) -> crate::Result<OwnedFd> {
+    crate::sys::fd::move_to(fd, number)
+        .map_err(|errno| crate::Error::call(format!("dup3(fd, {number}, O_CLOEXEC)"), errno))
+}
