@@ -25,25 +25,25 @@ const TAG_MEMFD: u8 = 1;
 
 /// The latest moment for something to happen.
 #[derive(Debug, Clone, Copy)]
-pub struct Deadline {
+pub(super) struct Deadline {
     end: Instant,
     all: Duration,
 }
 
 impl Deadline {
     /// So long from now.
-    pub fn after(all: Duration) -> Deadline {
+    pub(super) fn after(all: Duration) -> Deadline {
         Deadline { end: Instant::now() + all, all }
     }
 
     /// Milliseconds left, 0 when it has passed.
-    pub fn left_ms(&self) -> u64 {
+    pub(super) fn left_ms(&self) -> u64 {
         let left = self.end.saturating_duration_since(Instant::now());
         u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// The error for `awaited` not having happened.
-    pub fn missed(&self, awaited: &str) -> Error {
+    pub(super) fn missed(&self, awaited: &str) -> Error {
         let after_ms = u64::try_from(self.all.as_millis()).unwrap_or(u64::MAX);
         Error::new(Kind::Deadline { awaited: awaited.into(), after_ms })
     }
@@ -51,13 +51,13 @@ impl Deadline {
 
 /// One end of a channel.
 #[derive(Debug)]
-pub struct Channel {
+pub(super) struct Channel {
     socket: OwnedFd,
 }
 
 /// What a receive finds.
 #[derive(Debug)]
-pub enum Received<M> {
+pub(super) enum Received<M> {
     /// A message, and the descriptors that came with it.
     Message(M, Vec<OwnedFd>),
     /// Nothing yet (only where the receive does not wait).
@@ -71,14 +71,14 @@ impl Channel {
     ///
     /// # Errors
     /// socketpair(2).
-    pub fn pair() -> Result<(Channel, Channel)> {
+    pub(super) fn pair() -> Result<(Channel, Channel)> {
         let (a, b) =
             socket::pair().call(|| "socketpair(AF_UNIX, SOCK_SEQPACKET|SOCK_CLOEXEC)".into())?;
         Ok((Channel { socket: a }, Channel { socket: b }))
     }
 
     /// A channel over a socket that came from another process.
-    pub fn from_fd(socket: OwnedFd) -> Channel {
+    pub(super) fn from_fd(socket: OwnedFd) -> Channel {
         Channel { socket }
     }
 
@@ -86,7 +86,7 @@ impl Channel {
     ///
     /// # Errors
     /// sendmsg(2), or memfd_create(2) for a large message. EPIPE: the peer is gone.
-    pub fn send<M: Serialize>(&self, message: &M, fds: &[BorrowedFd<'_>]) -> Result<()> {
+    pub(super) fn send<M: Serialize>(&self, message: &M, fds: &[BorrowedFd<'_>]) -> Result<()> {
         let mut bytes = vec![TAG_INLINE];
         serde_json::to_writer(&mut bytes, message)
             .map_err(|error| Error::new(Kind::Corrupt(format!("message to send: {error}"))))?;
@@ -112,7 +112,7 @@ impl Channel {
     ///
     /// # Errors
     /// The deadline has passed, or recvmsg(2).
-    pub fn receive<M: DeserializeOwned>(
+    pub(super) fn receive<M: DeserializeOwned>(
         &self,
         awaited: &str,
         deadline: &Deadline,
@@ -128,7 +128,7 @@ impl Channel {
     ///
     /// # Errors
     /// recvmsg(2).
-    pub fn receive_forever<M: DeserializeOwned>(&self) -> Result<Received<M>> {
+    pub(super) fn receive_forever<M: DeserializeOwned>(&self) -> Result<Received<M>> {
         self.receive_now(Wait::Block)
     }
 
@@ -136,7 +136,7 @@ impl Channel {
     ///
     /// # Errors
     /// recvmsg(2).
-    pub fn try_receive<M: DeserializeOwned>(&self) -> Result<Received<M>> {
+    pub(super) fn try_receive<M: DeserializeOwned>(&self) -> Result<Received<M>> {
         self.receive_now(Wait::Dont)
     }
 
