@@ -9,6 +9,7 @@
     reason = "the kernel speaks in integers of its own widths"
 )]
 
+pub mod child;
 pub mod fd;
 pub mod nsfs;
 pub mod process;
