@@ -43,9 +43,8 @@ pub fn peek_zombie() -> Result<Option<i32>, Errno> {
 pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
     let info: *const libc::siginfo_t = std::ptr::null();
     // SAFETY: without a siginfo the call reads its integer arguments only.
-    let result = unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0)
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0) };
     Errno::result(result).map(drop)
 }
 
