@@ -12,4 +12,5 @@
 pub mod fd;
 pub mod nsfs;
 pub mod process;
+pub mod seccomp;
 pub mod socket;
