@@ -10,7 +10,10 @@
 )]
 
 pub mod fd;
+pub mod inside;
+pub mod mount;
 pub mod nsfs;
 pub mod process;
+pub mod procfs;
 pub mod seccomp;
 pub mod socket;
