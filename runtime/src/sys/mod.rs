@@ -2,3 +2,5 @@
 //!
 //! Its premises are values: [`SingleThreaded`] for what may be done only by a process with one
 //! thread, owned and borrowed fds for everything that is open.
+
+pub(crate) mod bpf;
