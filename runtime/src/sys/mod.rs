@@ -9,6 +9,7 @@
     reason = "the kernel speaks in integers of its own widths"
 )]
 
+pub mod bpf;
 pub mod fd;
 pub mod inside;
 pub mod mount;
