@@ -1,1 +1,9 @@
 //! One verb per part of the plan, called from the process chain.
+
+mod command;
+pub mod hooks;
+pub mod keyring;
+pub mod network;
+pub mod oci_state;
+pub mod rlimits;
+pub mod scheduling;

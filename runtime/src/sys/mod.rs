@@ -1,4 +1,18 @@
 //! The border to the kernel: the only module with unsafe code and with raw descriptors.
 //!
-//! Its premises are values: [`SingleThreaded`] for what may be done only by a process with one
-//! thread, owned and borrowed fds for everything that is open.
+//! Its premises are values: [`process::SingleThreaded`] for what may be done only by a process
+//! with one thread, owned and borrowed fds for everything that is open.
+
+#![allow(
+    clippy::as_conversions,
+    clippy::disallowed_types,
+    reason = "the kernel speaks in integers of its own widths"
+)]
+
+pub mod keyring;
+pub mod loopback;
+pub mod process;
+pub mod rlimit;
+pub mod sched;
+#[cfg(test)]
+pub(crate) mod testing;
