@@ -71,7 +71,8 @@ pub fn clone3(_single: &SingleThreaded, clone: &Clone<'_>) -> Result<Forked, Err
     // SAFETY: no CLONE_VM, CLONE_THREAD or new stack is asked for (flags are namespaces,
     // CLONE_PARENT and the two above), so the child goes on with its own copy of this memory;
     // `_single` says that no other thread can be in the middle of something.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
+    let pid =
+        unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
     match pid {
         -1 => Err(Errno::last()),
         0 => Ok(Forked::Child(SingleThreaded(()))),
