@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use super::channel::{Channel, Deadline};
-use super::fork::{self, Forking};
+use super::fork;
 use super::init::Setup;
 use super::main::{Main, Outcome};
 use super::pid_file::PidFile;
@@ -15,10 +15,10 @@ use super::protocol::{Building, Entering, Peer};
 use super::undo::Undo;
 use super::{CreateRequest, Facts, rendezvous};
 use crate::apply::namespaces::{self, Joins};
-use crate::apply::{id_maps, own, rootfs};
+use crate::apply::{own, rootfs};
 use crate::cgroup::{Cgroup, CgroupDirectory, CgroupPaths, Layout};
 use crate::container::{ProcessId, State, StateDir};
-use crate::error::{At, Result};
+use crate::error::{At, Error, Kind, Result};
 use crate::plan::{Host, MountIdMap, Namespace, Plan};
 use crate::spec::Spec;
 
@@ -102,7 +102,7 @@ fn prepare_rootfs(
     state: &mut State,
     undo: &mut Undo<'_>,
 ) -> Result<rootfs::PreparedRootfs> {
-    let mut user_namespace = |map: &MountIdMap| id_maps::open_user_namespace(main.single, map, plan);
+    let mut user_namespace = |_: &MountIdMap| Err(Error::new(Kind::Unsupported("idmap".into())));
     let mut rootfs = rootfs::prepare(&plan.rootfs, &plan.site, &mut user_namespace).at("rootfs")?;
     let hooks = &plan.hooks;
     if !(hooks.prestart.is_empty() && hooks.create_runtime.is_empty()) {
@@ -131,11 +131,6 @@ fn meet(main: &Main<'_>, plan: &Plan, peer: Peer<Entering>) -> Result<Peer<Build
     } else {
         peer.skip_entered()
     };
-    if let Some(agent) = agent {
-        let fd = peer.listener()?;
-        rendezvous::hand_over(agent, &rendezvous::creating(plan, peer.child.pid), &peer.child, fd)?;
-        peer.proceed()?;
-    }
     Ok(peer)
 }
 

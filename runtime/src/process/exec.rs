@@ -17,14 +17,15 @@ use super::pid_file::PidFile;
 use super::protocol::{Entering, Mapping, Peer, ToMain, ToParent, Wish};
 use super::target::{self, Target};
 use super::undo::Undo;
+use super::streams::{self, DevConsole};
 use super::{Child, ExecRequest, Facts, fork, intermediate, rendezvous};
 use crate::apply::namespaces;
 use crate::apply::scheduling::{self, Cpus};
-use crate::apply::{console, own, stdio};
+use crate::apply::own;
 use crate::cgroup::{Cgroup, Entry, Freeze};
 use crate::container::{ProcessId, State, StateDir};
 use crate::error::{At, Call, Error, Kind, Result};
-use crate::plan::{Exec, Host, Namespace, Process};
+use crate::plan::{Host, Namespace, Process};
 use crate::sys::process::{self, Clone, Forked, SingleThreaded};
 use crate::sys::procfs::Procfs;
 
@@ -71,14 +72,8 @@ fn make(
 ) -> Result<Outcome> {
     let state = setup.state;
     let pid_file = PidFile::prepare(request.pid_file.as_deref())?;
-    let agent = rendezvous::connect(state.seccomp.as_ref())?;
     own::prepare(setup.process)?;
     let peer = fork_tenant(main, setup, undo)?.skip_entered();
-    if let Some(agent) = agent {
-        let fd = peer.listener()?;
-        rendezvous::hand_over(agent, &rendezvous::running(state, peer.child.pid), &peer.child, fd)?;
-        peer.proceed()?;
-    }
     let pid = peer.child.pid;
     let (start, console) = peer.ready()?;
     if let Some(pid_file) = pid_file {
@@ -220,7 +215,7 @@ fn tenant(setup: Setup<'_>, channel: &Channel, single: &SingleThreaded) -> ! {
     super::set_name(c"myshim:tenant");
     let main = ToParent { channel };
     let Setup { state, process, entry, stdio, .. } = setup;
-    match establish(state, process, &entry, stdio, &main) {
+    match establish(state, process, &entry, &stdio, &main) {
         Ok(target) => target.serve(channel, single, || Ok(())),
         Err(error) => target::fail(&main, error),
     }
@@ -230,10 +225,10 @@ fn establish<'a>(
     state: &'a State,
     process: &'a Process,
     entry: &Entry,
-    streams: Vec<OwnedFd>,
+    passed: &[OwnedFd],
     main: &ToParent<'_>,
 ) -> Result<Target<'a>> {
-    stdio::new_session()?;
+    streams::new_session()?;
     let affinity = &process.exec_cpu_affinity;
     if !affinity.initial.is_empty() {
         scheduling::set_affinity(Cpus::These(&affinity.initial)).at("process.execCPUAffinity")?;
@@ -244,17 +239,10 @@ fn establish<'a>(
     let wanted = if affinity.r#final.is_empty() { Cpus::All } else { Cpus::These(&affinity.r#final) };
     scheduling::set_affinity(wanted).at("process.execCPUAffinity")?;
     let procfs = Procfs::open()?;
-    let console = match process.terminal {
-        None => {
-            stdio::connect(streams, process).at("standard streams")?;
-            None
-        }
-        Some(terminal) => {
-            let console = console::open_in_container(terminal).at("console")?;
-            stdio::connect_terminal(console.slave, process).at("standard streams")?;
-            Some(console.master)
-        }
-    };
+    let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .call(|| "open(\"/\", O_PATH|O_DIRECTORY)".into())?;
+    let console = streams::connect(process, root.as_fd(), passed, DevConsole::Leave)
+        .at("standard streams")?;
     let target = Target::establish(process, &state.id, state.seccomp.as_ref(), main, &procfs)?;
     target::ready(main, console)?;
     Ok(target)

@@ -5,13 +5,13 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 
 use super::channel::{Channel, Deadline};
-use super::init::{self, Setup};
+use super::init::{self, Entry, Setup};
 use super::main::Main;
 use super::operation::Role;
 use super::protocol::{Entering, Mapping, Peer, Wish};
 use super::undo::Undo;
 use super::{Child, intermediate};
-use crate::apply::{id_maps, namespaces, time_offsets};
+use crate::apply::{namespaces, time_offsets};
 use crate::error::{At, Call, Error, Kind, Result};
 use crate::plan::{Namespace, Namespaces, Plan};
 use crate::sys::process::{self, Clone, Forked, SingleThreaded};
@@ -51,7 +51,7 @@ fn directly(main: &Main<'_>, setup: Setup<'_>, ours: &Channel, theirs: Channel) 
         Forked::Parent { pid, pidfd } => Ok(Child { pid, pidfd }),
         Forked::Child(single) => {
             leave_main(&single, main, &[ours]);
-            init::run(setup, &theirs, &single, init::Entry::Own)
+            init::run(setup, &theirs, &single, Entry::Own)
         }
     }
 }
@@ -86,9 +86,7 @@ fn fulfil(main: &Main<'_>, plan: &Plan, peer: Peer<Mapping>) -> Result<Child> {
     loop {
         match peer.wish()? {
             Wish::Map => {
-                if let Some(maps) = &plan.id_maps {
-                    id_maps::write(main.single, peer.child.pid, maps).at("write id maps")?;
-                }
+                return Err(Error::new(Kind::Unsupported("linux.uidMappings".into())));
             }
             Wish::OffsetTime => time_offsets::write(peer.child.pid, &plan.namespaces.time_offsets)?,
             Wish::Forked(init) => return Ok(init),

@@ -3,15 +3,16 @@
 //! On entry it is in the namespaces that its clone made, and (v2) in the container's cgroup. It
 //! changes nothing but itself, its own namespaces and what is mounted in them.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use super::channel::Channel;
 use super::protocol::{ToMain, ToParent};
 use super::target::{self, Target};
+use super::streams::{self, DevConsole};
 use super::{hooks, rendezvous};
 use crate::apply::namespaces::{self as ns, Joins, Refused};
-use crate::apply::rootfs::{self, PreparedRootfs, Root, Surroundings};
-use crate::apply::{console, hostname, loopback, scheduling, stdio, sysctl};
+use crate::apply::rootfs::{self, PreparedRootfs, Surroundings};
+use crate::apply::{hostname, network, scheduling, sysctl};
 use crate::cgroup::CgroupPaths;
 use crate::error::{At, Call, Result};
 use crate::plan::{Namespace, Plan};
@@ -60,13 +61,13 @@ fn establish<'a>(
     entry: Entry,
 ) -> Result<Target<'a>> {
     let plan = setup.plan;
-    stdio::new_session()?;
+    streams::new_session()?;
     enter(&mut setup, single, entry)?;
     if rendezvous::needed(plan) {
         main.ask(&ToMain::Entered)?;
     }
     let Setup { rootfs, cgroup, stdio, .. } = setup;
-    let (procfs, console) = build_world(plan, rootfs, &cgroup, stdio, single)?;
+    let (procfs, console) = build_world(plan, rootfs, &cgroup, &stdio, single)?;
     let target =
         Target::establish(&plan.process, &plan.id, plan.seccomp.as_ref(), main, &procfs)?;
     target::ready(main, console)?;
@@ -86,7 +87,7 @@ fn enter(setup: &mut Setup<'_>, single: &SingleThreaded, entry: Entry) -> Result
     }
     setup.joins.join(single, Refused::Error, |kind| kind == ns::MOUNT)?;
     if wanted.net == Namespace::New {
-        loopback::up().at("loopback")?;
+        network::loopback_up()?;
     }
     Ok(())
 }
@@ -97,7 +98,7 @@ fn build_world(
     plan: &Plan,
     rootfs: PreparedRootfs,
     cgroups: &CgroupPaths,
-    streams: Vec<OwnedFd>,
+    passed: &[OwnedFd],
     single: &SingleThreaded,
 ) -> Result<(Procfs, Option<OwnedFd>)> {
     let surroundings = Surroundings {
@@ -106,26 +107,16 @@ fn build_world(
         cgroup_path: &plan.cgroup.path,
         site: &plan.site,
     };
-    let mut root = rootfs::build(&plan.rootfs, rootfs, &surroundings).at("rootfs")?;
+    let root = rootfs::build(&plan.rootfs, rootfs, &surroundings).at("rootfs")?;
     let procfs = root.procfs()?;
     hooks::create_container(single, plan)?;
     root.enter(&plan.rootfs).at("enter rootfs")?;
-    let console = connect(plan, &root, streams)?;
+    let console = streams::connect(&plan.process, root.as_fd(), passed, DevConsole::Bind)
+        .at("standard streams")?;
     root.ensure_directory(&plan.process.cwd).at("working directory")?;
     root.seal(&plan.rootfs).at("rootfs")?;
     hostname::set(plan)?;
-    sysctl::apply(&procfs, &plan.sysctls)?;
+    sysctl::write(&procfs, &plan.sysctls)?;
     root.hide(&plan.rootfs).at("rootfs")?;
     Ok((procfs, console))
-}
-
-/// The standard streams: the console's, or those that the daemon has passed.
-fn connect(plan: &Plan, root: &Root, streams: Vec<OwnedFd>) -> Result<Option<OwnedFd>> {
-    let Some(terminal) = plan.process.terminal else {
-        stdio::connect(streams, &plan.process).at("standard streams")?;
-        return Ok(None);
-    };
-    let console = console::open(root, terminal).at("console")?;
-    stdio::connect_terminal(console.slave, &plan.process).at("standard streams")?;
-    Ok(Some(console.master))
 }

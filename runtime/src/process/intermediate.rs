@@ -13,7 +13,7 @@ use rustix::thread::{Gid, Uid};
 
 use super::Child;
 use super::channel::Channel;
-use super::init::{self, Setup};
+use super::init::{self, Entry, Setup};
 use super::protocol::{ToMain, ToParent};
 use crate::apply::namespaces::{self, MOUNT, Refused, TIME, USER};
 use crate::error::{At, Call, Result};
@@ -57,7 +57,7 @@ fn fork_init(
         Forked::Parent { pid, pidfd } => Ok(Child { pid, pidfd }),
         Forked::Child(single) => {
             process_closes(&single, main);
-            init::run(setup, &init, &single)
+            init::run(setup, &init, &single, Entry::Inherited)
         }
     }
 }

@@ -2,21 +2,13 @@
 //! root: Intel RDT, hooks of the runtime's namespaces, network devices; and, later, the hand-over
 //! of a seccomp listener.
 
-use std::os::fd::{AsFd, OwnedFd};
-
-use rustix::process::{PidfdGetfdFlags, pidfd_getfd};
-
-use super::Child;
 use super::main::Main;
 use super::protocol::{Building, Peer};
-use super::undo::Undo;
 use crate::apply::hooks::{self, HookPoint};
 use crate::apply::oci_state::{OciState, Status};
-use crate::apply::seccomp_agent::{self, Agent};
-use crate::apply::{intel_rdt, net_devices};
 use crate::container::State;
-use crate::error::{At, Call, Result};
-use crate::plan::{Plan, Seccomp};
+use crate::error::Result;
+use crate::plan::Plan;
 
 /// Whether there is anything to do: without, init does not wait.
 pub(super) fn needed(plan: &Plan) -> bool {
@@ -27,11 +19,10 @@ pub(super) fn needed(plan: &Plan) -> bool {
 }
 
 /// Does it.
-pub(super) fn attend<'a>(
+pub(super) fn attend(
     main: &Main<'_>,
-    plan: &'a Plan,
+    plan: &Plan,
     peer: &Peer<Building>,
-    undo: &mut Undo<'a>,
 ) -> Result<()> {
     let state = creating(plan, peer.child.pid);
     hooks::run(main.single, HookPoint::Prestart, &plan.hooks.prestart, &state)?;

@@ -92,7 +92,7 @@ pub(super) fn poststart(main: &Main<'_>, request: &PoststartRequest) -> Result<(
 /// Changes limits.
 pub(super) fn update(request: &UpdateRequest) -> Result<()> {
     let state = StateDir::open(&request.state_dir).require()?;
-    let resources = spec::resources(&request.resources)?;
+    let resources = spec::resources_from_json(&request.resources)?;
     Cgroup::open(&state.cgroup).update(&resources).at("update")
 }
 

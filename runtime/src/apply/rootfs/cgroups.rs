@@ -13,7 +13,7 @@ use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 use super::build::Note;
 use super::filesystem::{self, RDONLY, Wanted, is};
 use super::{Root, Surroundings, duplicate};
-use crate::cgroup::CgroupDirectory;
+use crate::cgroup::{CgroupDirectory, Version};
 use crate::plan::{Mount, Namespace, Propagation, Rootfs};
 use crate::sys::inside::{self, Links};
 use crate::sys::mount::{Change, Depth, Tree};
@@ -27,7 +27,7 @@ pub(super) fn mount(
     around: &Surroundings<'_>,
 ) -> Result<()> {
     match around.cgroups.directories.as_slice() {
-        [unified] if unified.version == 2 => {
+        [unified] if unified.version == Version::V2 => {
             let tree = unified_view(mount, unified, around)?;
             root.attach_and_note(tree, path, Links::Follow, Note::None)
         }
