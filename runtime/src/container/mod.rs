@@ -2,4 +2,5 @@
 
 mod state;
 
+pub(crate) use state::stat_field;
 pub use state::{ProcessId, State, StateDir};

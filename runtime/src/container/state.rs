@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::CgroupPaths;
 use crate::error::{At, Call, Error, Kind, Result};
-use crate::plan::{Hooks, Namespaces, Plan, Seccomp};
+use crate::plan::{Hooks, IdMaps, Namespaces, Plan, Process, Seccomp};
 
 const STATE: &str = "state.json";
 const FILTER: &str = "seccomp.bpf";
@@ -86,8 +86,10 @@ pub struct State {
     pub hooks: Hooks,
     /// Where the rootfs was mounted on the host, when hooks needed it there.
     pub rootfs_on_host: Option<PathBuf>,
-    /// Tenants get a session keyring of their own, as init did.
-    pub new_keyring: bool,
+    /// Init's process: a tenant takes over from it what its own process.json does not say.
+    pub process: Process,
+    /// The id maps of its user namespace, as far as they are known.
+    pub id_maps: Option<IdMaps>,
 }
 
 impl State {
@@ -108,7 +110,8 @@ impl State {
                 ..Hooks::default()
             },
             rootfs_on_host: None,
-            new_keyring: plan.process.new_keyring,
+            process: plan.process.clone(),
+            id_maps: plan.id_maps.clone(),
         }
     }
 }

@@ -14,6 +14,9 @@ pub struct Plan {
     pub id: String,
     /// The bundle: an absolute path on the host.
     pub bundle: PathBuf,
+    /// Where the bundle says that the root is: `root.path`, made absolute. Nothing needs to be
+    /// there but a directory.
+    pub site: PathBuf,
     /// `ociVersion` of the spec, repeated in the state that hooks and seccomp agents get.
     pub oci_version: String,
     /// The spec's annotations, for that state.

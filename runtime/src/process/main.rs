@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::channel::{Channel, Deadline, Received};
 use super::operation::{Role, Wire};
-use super::{Child, Facts, Request};
+use super::{Child, Facts, Request, create, exec, upkeep};
 use crate::error::{Error, Kind, Result};
 use crate::sys::process::{self, SingleThreaded};
 
@@ -61,11 +61,21 @@ pub(super) fn run(daemon: &Channel, single: &SingleThreaded) -> ! {
 
 fn serve(main: &Main<'_>) -> Result<Outcome> {
     let deadline = Deadline::after(REQUEST_DEADLINE);
-    let Received::Message(request, _fds) = main.daemon.receive::<Request>("request", &deadline)?
+    let Received::Message(request, fds) = main.daemon.receive::<Request>("request", &deadline)?
     else {
         return Err(Error::new(Kind::Corrupt("the daemon ended before it sent a request".into())));
     };
     match request {
-        _ => Err(Error::new(Kind::Unsupported("not yet".into()))),
+        Request::Create(request) => create::run(main, &request, fds),
+        Request::Exec(request) => exec::run(main, &request, fds),
+        Request::Delete(request) => upkeep::delete(main, &request).map(done),
+        Request::Update(request) => upkeep::update(&request).map(done),
+        Request::Freeze(request) => upkeep::freeze(&request).map(done),
+        Request::KillAll(request) => upkeep::kill_all(&request).map(done),
+        Request::Poststart(request) => upkeep::poststart(main, &request).map(done),
     }
+}
+
+fn done((): ()) -> Outcome {
+    Outcome::Done
 }

@@ -10,11 +10,24 @@
 //! operation is about. None of them logs: an error goes up the channel, as data.
 
 mod channel;
+mod create;
+mod death;
+mod exec;
+mod fork;
+mod hooks;
+mod init;
+mod intermediate;
 mod main;
 mod operation;
+mod pid_file;
+mod protocol;
+mod rendezvous;
 mod request;
 mod spawner;
+mod streams;
+mod target;
 mod undo;
+mod upkeep;
 
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
@@ -22,6 +35,7 @@ use std::os::fd::OwnedFd;
 pub use operation::{Operation, StartChannel, StartOutcome};
 pub use request::*;
 pub use spawner::Spawner;
+pub use upkeep::delete_container;
 
 /// CLONE_PARENT of linux/sched.h: the caller's parent becomes the child's.
 const CLONE_PARENT: u64 = 0x8000;

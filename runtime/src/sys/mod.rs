@@ -9,8 +9,4 @@
     reason = "the kernel speaks in integers of its own widths"
 )]
 
-pub mod child;
-pub mod fd;
-pub mod nsfs;
-pub mod process;
-pub mod socket;
+pub mod bpf;

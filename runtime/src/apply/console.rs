@@ -1,0 +1,95 @@
+//! A pseudo terminal of the container's own devpts.
+//!
+//! On entry the root's mounts are there. The master is for the daemon, the peer for the process.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::pty::OpenptFlags;
+use rustix::termios::Winsize;
+
+use crate::plan::Terminal;
+use crate::sys::inside::{self, Links};
+use crate::sys::mount::{Depth, Tree};
+use crate::{At, Call, Error, Kind, Result};
+
+/// DEVPTS_SUPER_MAGIC of linux/magic.h.
+const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
+
+/// Both ends of a pseudo terminal.
+#[derive(Debug)]
+pub struct Console {
+    /// The daemon's end.
+    pub master: OwnedFd,
+    /// The process's end.
+    pub peer: OwnedFd,
+}
+
+/// Opens a new pseudo terminal in the devpts at /dev/pts inside `root` (a tenant's root is what
+/// `/` is after it joined the container's mount namespace).
+///
+/// # Errors
+/// Unsupported: there is no devpts. ENOSPC: its `max` is reached.
+pub fn open(root: BorrowedFd<'_>, terminal: Terminal) -> Result<Console> {
+    let pts =
+        inside::open(root, Path::new("dev/pts"), Links::Follow, OFlags::PATH | OFlags::DIRECTORY)
+            .at("devpts")?;
+    let file_system = rustix::fs::fstatfs(&pts).call(|| "fstatfs(</dev/pts>)".to_owned())?;
+    if u64::try_from(file_system.f_type) != Ok(DEVPTS_SUPER_MAGIC) {
+        return Err(Error::new(Kind::Unsupported(
+            "a terminal needs a devpts on the container's /dev/pts".to_owned(),
+        )));
+    }
+    // In a devpts only the kernel makes files; not to leave the mount excludes one bound over it.
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let master = rustix::fs::openat2(&pts, c"ptmx", flags, Mode::empty(), resolve)
+        .call(|| format!("openat2([{}]</dev/pts>, \"ptmx\")", pts.as_raw_fd()))?;
+    rustix::pty::unlockpt(&master).call(|| "ioctl(TIOCSPTLCK)".to_owned())?;
+    // By its descriptor and not by /dev/pts/N, which may lead elsewhere (CVE-2025-52565).
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let peer =
+        rustix::pty::ioctl_tiocgptpeer(&master, flags).call(|| "ioctl(TIOCGPTPEER)".to_owned())?;
+    if terminal.rows != 0 || terminal.columns != 0 {
+        resize(master.as_fd(), terminal)?;
+    }
+    Ok(Console { master, peer })
+}
+
+/// Sets the window size, ioctl_tty(2) TIOCSWINSZ.
+///
+/// # Errors
+/// ENOTTY.
+pub fn resize(terminal: BorrowedFd<'_>, size: Terminal) -> Result<()> {
+    let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(terminal, size).call(|| "ioctl(TIOCSWINSZ)".to_owned())
+}
+
+/// Binds the process's end on /dev/console inside the root.
+///
+/// # Errors
+/// Those of mknodat(2) and move_mount(2).
+pub fn bind(root: BorrowedFd<'_>, console: &Console) -> Result<()> {
+    let source = Tree::copy_fd(console.peer.as_fd(), Depth::Mount)?;
+    let (directory, name) = inside::make_parent(root, Path::new("dev/console"))?;
+    let mode = Mode::from_raw_mode(0o600);
+    let make = || {
+        rustix::fs::mknodat(&directory, &name, FileType::RegularFile, mode, 0)
+            .call(|| "mknodat(</dev>, \"console\")".to_owned())
+    };
+    match make() {
+        Ok(()) => {}
+        Err(error) if error.errno() == Some(nix::errno::Errno::EEXIST) => {
+            let stat = rustix::fs::statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW)
+                .call(|| "fstatat(</dev>, \"console\")".to_owned())?;
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+                rustix::fs::unlinkat(&directory, &name, AtFlags::empty())
+                    .call(|| "unlinkat(</dev>, \"console\")".to_owned())?;
+                make()?;
+            }
+        }
+        Err(error) => return Err(error),
+    }
+    source.attach_at(directory.as_fd(), &name).at("/dev/console")
+}
