@@ -2,3 +2,7 @@
 //!
 //! Its premises are values: [`SingleThreaded`] for what may be done only by a process with one
 //! thread, owned and borrowed fds for everything that is open.
+
+mod inherited;
+
+pub use inherited::close_on_exec_from;
