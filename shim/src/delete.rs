@@ -115,3 +115,80 @@ fn answer(exit: &Exit) -> Result<Vec<u8>> {
         .write_to_bytes()
         .map_err(|error| Error::new(Kind::Corrupt(format!("encode the answer: {error}"))))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use crate::address::Claim;
+
+    use super::*;
+
+    fn bundle(name: &str) -> PathBuf {
+        let path =
+            std::env::temp_dir().join(format!("myshim-delete-{name}-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        path
+    }
+
+    fn response(bundle: &Path) -> DeleteResponse {
+        let deleted = delete(bundle, Instant::now() + DEADLINE).unwrap();
+        let failures: Vec<String> = deleted.failures.iter().map(Error::to_string).collect();
+        assert_eq!(failures, Vec::<String>::new());
+        DeleteResponse::parse_from_bytes(&deleted.answer).unwrap()
+    }
+
+    #[test]
+    fn a_container_that_was_never_made_is_deleted() {
+        let bundle = bundle("never");
+        for _ in 0..2 {
+            let response = response(&bundle);
+            assert_eq!((response.pid, response.exit_status), (0, KILLED));
+        }
+        fs::remove_dir(&bundle).unwrap();
+        response(&bundle);
+    }
+
+    #[test]
+    fn the_true_exit_is_answered() {
+        let bundle = bundle("exit");
+        fs::create_dir(bundle.join(STATE_DIR)).unwrap();
+        let exited_at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        Exit::new(4711, 3, exited_at).write(&bundle.join(STATE_DIR)).unwrap();
+        let response = response(&bundle);
+        assert_eq!((response.pid, response.exit_status), (4711, 3));
+        assert_eq!(response.exited_at.seconds, 1_700_000_000);
+        fs::remove_dir_all(bundle).unwrap();
+    }
+
+    #[test]
+    fn a_dead_socket_is_removed_and_a_live_one_stays() {
+        let bundle = bundle("socket");
+        let address = Address::new(&bundle.join("s"), "grpc", "ns", "web");
+        let claim = address.claim().unwrap();
+        fs::write(bundle.join(ADDRESS_FILE), address.url()).unwrap();
+        response(&bundle);
+        assert!(matches!(claim, Claim::Ours(_)) && address.path().exists());
+        drop(claim);
+        response(&bundle);
+        assert!(!address.path().exists());
+        fs::remove_dir_all(bundle).unwrap();
+    }
+
+    #[test]
+    fn what_is_broken_does_not_keep_the_rest_from_going() {
+        let bundle = bundle("broken");
+        let address = Address::new(&bundle.join("s"), "grpc", "ns", "web");
+        drop(address.claim().unwrap());
+        fs::write(bundle.join(ADDRESS_FILE), address.url()).unwrap();
+        fs::create_dir(bundle.join(STATE_DIR)).unwrap();
+        fs::write(bundle.join(STATE_DIR).join("state.json"), "{").unwrap();
+        let deleted = delete(&bundle, Instant::now() + DEADLINE).unwrap();
+        assert_eq!(deleted.failures.len(), 1);
+        assert!(deleted.failures[0].to_string().starts_with("read the state: "));
+        assert!(!address.path().exists());
+        let response = DeleteResponse::parse_from_bytes(&deleted.answer).unwrap();
+        assert_eq!(response.exit_status, KILLED);
+        fs::remove_dir_all(bundle).unwrap();
+    }
+}

@@ -255,3 +255,137 @@ async fn send(client: &mut Option<EventsClient>, address: &str, envelope: Envelo
         Err(_) => Sent::Lost(format!("not confirmed within {CONFIRM_WITHIN:?}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use containerd_shim_protos::shim_async::{Events, create_events};
+    use protobuf::well_known_types::empty::Empty;
+    use ttrpc::r#async::{Server, TtrpcContext};
+
+    use super::*;
+
+    /// containerd, as far as events are concerned.
+    #[derive(Default)]
+    struct Containerd {
+        received: Mutex<Vec<Envelope>>,
+        /// So many requests are refused first.
+        refuse: AtomicU32,
+    }
+
+    impl Containerd {
+        /// The pids of the events, in the order they came in.
+        fn pids(&self) -> Vec<u32> {
+            let received = self.received.lock().unwrap();
+            let pid = |envelope: &Envelope| {
+                task::TaskExit::parse_from_bytes(&envelope.event.value).unwrap().pid
+            };
+            received.iter().map(pid).collect()
+        }
+    }
+
+    struct Service(Arc<Containerd>);
+
+    #[async_trait::async_trait]
+    impl Events for Service {
+        async fn forward(&self, _: &TtrpcContext, request: ForwardRequest) -> ttrpc::Result<Empty> {
+            if self.0.refuse.load(Ordering::Relaxed) > 0 {
+                self.0.refuse.fetch_sub(1, Ordering::Relaxed);
+                let status = ttrpc::get_status(ttrpc::Code::INVALID_ARGUMENT, "not so".to_owned());
+                return Err(ttrpc::Error::RpcStatus(status));
+            }
+            self.0.received.lock().unwrap().push(request.envelope.unwrap());
+            Ok(Empty::new())
+        }
+    }
+
+    async fn serve(containerd: &Arc<Containerd>, path: &Path) -> Server {
+        let service = create_events(Arc::new(Service(Arc::clone(containerd))));
+        let mut server = Server::new()
+            .bind(&format!("unix://{}", path.display()))
+            .unwrap()
+            .register_service(service);
+        server.start().await.unwrap();
+        server
+    }
+
+    fn socket(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("myshim-events-{name}-{}", std::process::id()))
+    }
+
+    fn exit(pid: u32) -> task::TaskExit {
+        task::TaskExit { pid, container_id: "web".to_owned(), ..task::TaskExit::default() }
+    }
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn an_event_arrives_as_go_would_have_sent_it() {
+        let (containerd, path) = (Arc::default(), socket("one"));
+        let server = serve(&containerd, &path).await;
+        let publisher = Publisher::start(&path, "k8s.io");
+        publisher.publish(&exit(7));
+        assert_eq!(publisher.flush(LONG).await, 0);
+        let received = containerd.received.lock().unwrap().clone();
+        assert_eq!(received.len(), 1);
+        assert_eq!((&*received[0].namespace, &*received[0].topic), ("k8s.io", "/tasks/exit"));
+        assert_eq!(received[0].event.type_url, "containerd.events.TaskExit");
+        assert!(received[0].timestamp.seconds > 1_700_000_000);
+        drop(server);
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn events_wait_for_containerd_and_keep_their_order() {
+        let (containerd, path) = (Arc::default(), socket("restart"));
+        let publisher = Publisher::start(&path, "ns");
+        (0..100).for_each(|pid| publisher.publish(&exit(pid)));
+        assert_eq!(publisher.flush(Duration::from_millis(50)).await, 100);
+        for round in 1..4 {
+            let mut server = serve(&containerd, &path).await;
+            assert_eq!(publisher.flush(LONG).await, 0);
+            // As a containerd that is stopped: the connection ends, the path is gone.
+            server.shutdown().await.unwrap();
+            std::fs::remove_file(&path).unwrap();
+            (0..100).for_each(|pid| publisher.publish(&exit(round * 100 + pid)));
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+        let server = serve(&containerd, &path).await;
+        assert_eq!(publisher.flush(LONG).await, 0);
+        assert_eq!(containerd.pids(), (0..400).collect::<Vec<u32>>());
+        drop(server);
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_refused_event_is_tried_again_and_then_makes_way() {
+        let (containerd, path) = (Arc::<Containerd>::default(), socket("refuse"));
+        let server = serve(&containerd, &path).await;
+        let publisher = Publisher::start(&path, "ns");
+        containerd.refuse.store(2, Ordering::Relaxed);
+        (0..3).for_each(|pid| publisher.publish(&exit(pid)));
+        assert_eq!(publisher.flush(LONG).await, 0);
+        assert_eq!(containerd.pids(), [0, 1, 2]);
+        containerd.refuse.store(REFUSALS_MAX, Ordering::Relaxed);
+        (3..6).for_each(|pid| publisher.publish(&exit(pid)));
+        assert_eq!(publisher.flush(LONG).await, 0);
+        assert_eq!(containerd.pids(), [0, 1, 2, 4, 5]);
+        drop(server);
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_is_full_loses_its_oldest() {
+        let (containerd, path) = (Arc::default(), socket("full"));
+        let publisher = Publisher::start(&path, "ns");
+        let count = u32::try_from(QUEUE_MAX).unwrap() + 10;
+        (0..count).for_each(|pid| publisher.publish(&exit(pid)));
+        let server = serve(&containerd, &path).await;
+        assert_eq!(publisher.flush(LONG).await, 0);
+        assert_eq!(containerd.pids(), (10..count).collect::<Vec<u32>>());
+        drop(server);
+        std::fs::remove_file(path).unwrap();
+    }
+}

@@ -245,3 +245,109 @@ fn too_late(awaited: &str) -> Error {
     let awaited = awaited.to_owned();
     Error::new(Kind::Deadline { awaited, after_ms: 4000 })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    fn deadline() -> Instant {
+        Instant::now() + Duration::from_secs(3)
+    }
+
+    fn sleeper() -> Child {
+        Command::new("sleep").arg("600").spawn().unwrap()
+    }
+
+    fn init_of(child: &Child) -> Init {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+        let start_time = start_time(&stat).unwrap();
+        Init { pid: i32::try_from(child.id()).unwrap(), start_time }
+    }
+
+    /// A cgroup of this test in the pids hierarchy or, where there is none, the unified one.
+    fn cgroup(name: &str) -> PathBuf {
+        let roots = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
+        let root = roots.into_iter().map(Path::new).find(|root| root.join("cgroup.procs").exists());
+        let path = root.unwrap().join(format!("myshim-remains-{name}-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        path
+    }
+
+    fn remains(init: Option<Init>, cgroups: &[&Path]) -> Remains {
+        let directories = cgroups.iter().map(|path| runtime::cgroup::CgroupDirectory {
+            version: 1,
+            controllers: Vec::new(),
+            path: path.to_path_buf(),
+        });
+        Remains { init, cgroup: CgroupPaths { directories: directories.collect() } }
+    }
+
+    #[test]
+    fn init_is_killed() {
+        let mut child = sleeper();
+        remains(Some(init_of(&child)), &[]).kill(deadline()).unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+    }
+
+    #[test]
+    fn a_process_that_only_has_its_number_is_not_killed() {
+        let mut child = sleeper();
+        let mut init = init_of(&child);
+        init.start_time -= 1;
+        remains(Some(init), &[]).kill(deadline()).unwrap();
+        assert!(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        remains(Some(init), &[]).kill(deadline()).unwrap();
+    }
+
+    #[test]
+    fn all_in_the_cgroup_and_below_are_killed_and_the_cgroup_removed() {
+        let top = cgroup("tree");
+        let below = top.join("a/b");
+        fs::create_dir_all(&below).unwrap();
+        let mut children = [sleeper(), sleeper(), sleeper()];
+        for (child, directory) in children.iter().zip([&top, &top, &below]) {
+            fs::write(directory.join("cgroup.procs"), child.id().to_string()).unwrap();
+        }
+        let remains = remains(None, &[&top]);
+        let reaper = std::thread::spawn(move || children.each_mut().map(|child| child.wait()));
+        remains.kill(deadline()).unwrap();
+        remains.remove_cgroups(deadline()).unwrap();
+        assert!(!top.exists());
+        reaper.join().unwrap().map(|status| assert!(!status.unwrap().success()));
+        remains.kill(deadline()).unwrap();
+        remains.remove_cgroups(deadline()).unwrap();
+    }
+
+    #[test]
+    fn a_cgroup_that_stays_in_use_is_reported_in_time() {
+        let top = cgroup("stays");
+        let mut child = sleeper();
+        fs::write(top.join("cgroup.procs"), child.id().to_string()).unwrap();
+        let begin = Instant::now();
+        let result = remains(None, &[&top]).remove_cgroups(begin + Duration::from_millis(50));
+        assert!(begin.elapsed() < Duration::from_secs(1));
+        assert!(result.unwrap_err().to_string().starts_with("rmdir("));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        remove(&top, deadline()).unwrap();
+    }
+
+    #[test]
+    fn a_hierarchys_root_is_never_touched() {
+        for root in ["/sys/fs/cgroup/pids", "/sys/fs/cgroup/unified", "/sys/fs/cgroup", "/"] {
+            assert_eq!(remains(None, &[Path::new(root)]).directories().count(), 0, "{root}");
+        }
+    }
+
+    #[test]
+    fn the_start_time_is_found_behind_any_name() {
+        let rest = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20";
+        assert_eq!(start_time(&format!("7 (a) b (c)) {rest}")), Some(4242));
+        assert_eq!(start_time(""), None);
+    }
+}
