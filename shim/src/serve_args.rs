@@ -7,6 +7,8 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use crate::address::Address;
+
 /// The daemon's orders. `serve::run` takes them.
 #[derive(Debug)]
 pub(crate) struct ServeArgs {
@@ -20,10 +22,9 @@ pub(crate) struct ServeArgs {
     pub(crate) containerd: Containerd,
     /// Listens already; non-blocking and close-on-exec.
     pub(crate) listener: OwnedFd,
-    /// Where `listener` is bound. The daemon removes it at its end, by
-    /// [`crate::address::Socket::remove`], *before* it stops to accept: a `start` that finds the
-    /// path gone makes a daemon of its own, one that finds it dead must wait for a lock first.
-    pub(crate) socket: PathBuf,
+    /// Where `listener` is bound. The daemon removes it at its end, by [`Address::remove_own`],
+    /// while it still accepts: a `start` that comes then makes a daemon of its own.
+    pub(crate) address: Address,
     /// The bundle of `id`, absolute; the daemon's working directory until it changes it.
     pub(crate) bundle: PathBuf,
     /// What goes to the log.
@@ -38,7 +39,7 @@ pub(crate) struct ServeArgs {
 /// How to reach containerd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Containerd {
-    /// Path of its ttrpc socket, for events; without a scheme.
+    /// Path of its ttrpc socket, for events.
     pub(crate) ttrpc_address: PathBuf,
     /// Its gRPC address as it was given; part of what names the socket.
     pub(crate) grpc_address: String,

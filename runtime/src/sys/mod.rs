@@ -10,3 +10,19 @@
 )]
 
 pub mod bpf;
+pub mod child;
+pub mod fd;
+pub mod inherited;
+pub mod inside;
+pub mod keyring;
+pub mod loopback;
+pub mod mount;
+pub mod nsfs;
+pub mod process;
+pub mod procfs;
+pub mod rlimit;
+pub mod sched;
+pub mod seccomp;
+pub mod socket;
+#[cfg(test)]
+pub(crate) mod testing;
