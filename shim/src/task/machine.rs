@@ -151,9 +151,10 @@ impl Machine {
         match command {
             Command::Start { exec: None, .. }
             | Command::Delete { exec: None, .. }
-            | Command::Pause { .. }
-            | Command::Resume { .. }
             | Command::Update { .. } => self.busy.is_some() || !self.queue.is_empty(),
+            Command::Pause { .. } | Command::Resume { .. } => {
+                self.busy.is_some() || !self.queue.is_empty() || self.is_starting_an_exec()
+            }
             Command::Start { exec: Some(_), .. } => {
                 self.is_freezing() || self.queue.iter().any(freezes)
             }
