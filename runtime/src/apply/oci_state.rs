@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::error::{Error, Kind, Result};
-use crate::plan::Plan;
+use crate::plan::{ExecTemplate, Plan};
 
 /// `status` of the OCI state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -50,6 +50,22 @@ impl<'a> OciState<'a> {
             pid,
             bundle: &plan.bundle,
             annotations: &plan.annotations,
+        }
+    }
+
+    /// The state of a container that is there.
+    pub fn of_container(
+        container: &'a ExecTemplate,
+        status: Status,
+        pid: Option<i32>,
+    ) -> OciState<'a> {
+        OciState {
+            oci_version: &container.oci_version,
+            id: &container.id,
+            status,
+            pid,
+            bundle: &container.bundle,
+            annotations: &container.annotations,
         }
     }
 

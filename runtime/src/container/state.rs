@@ -5,7 +5,6 @@
 //! nothing that nobody knows of, and again when init is known. The compiled seccomp filter lies
 //! beside it as `seccomp.bpf`, because JSON is no form for 10 KiB of program.
 
-use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -15,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::CgroupPaths;
 use crate::error::{At, Call, Error, Kind, Result};
-use crate::plan::{Hooks, IdMaps, Namespaces, Plan, Process, Seccomp};
+use crate::plan::{ExecTemplate, Hooks, Plan};
 
 const STATE: &str = "state.json";
 const FILTER: &str = "seccomp.bpf";
@@ -66,52 +65,32 @@ pub(crate) fn stat_field<T: std::str::FromStr>(stat: &str, number: usize) -> Opt
 /// What is known of a container.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// The container's id.
-    pub id: String,
-    /// `ociVersion` of its spec.
-    pub oci_version: String,
-    /// Its bundle.
-    pub bundle: PathBuf,
-    /// The spec's annotations.
-    pub annotations: BTreeMap<String, String>,
+    /// Who it is, and what its tenants need. In the file its seccomp filter has no program: that
+    /// is in a file of its own.
+    pub container: ExecTemplate,
     /// Its init, once there is one.
     pub init: Option<ProcessId>,
-    /// Where its cgroups are (or are about to be).
+    /// Where its cgroups are, or, without an init, are about to be.
     pub cgroup: CgroupPaths,
-    /// Its namespaces, as planned.
-    pub namespaces: Namespaces,
-    /// The seccomp filter for its tenants; the program itself is in a file of its own.
-    pub seccomp: Option<Seccomp>,
     /// Hooks that are still to be run.
     pub hooks: Hooks,
     /// Where the rootfs was mounted on the host, when hooks needed it there.
     pub rootfs_on_host: Option<PathBuf>,
-    /// Init's process: a tenant takes over from it what its own process.json does not say.
-    pub process: Process,
-    /// The id maps of its user namespace, as far as they are known.
-    pub id_maps: Option<IdMaps>,
 }
 
 impl State {
     /// The state of a container that is about to be made.
     pub fn planned(plan: &Plan, cgroup: CgroupPaths) -> State {
         State {
-            id: plan.id.clone(),
-            oci_version: plan.oci_version.clone(),
-            bundle: plan.bundle.clone(),
-            annotations: plan.annotations.clone(),
+            container: ExecTemplate::of(plan),
             init: None,
             cgroup,
-            namespaces: plan.namespaces.clone(),
-            seccomp: plan.seccomp.clone(),
             hooks: Hooks {
                 poststart: plan.hooks.poststart.clone(),
                 poststop: plan.hooks.poststop.clone(),
                 ..Hooks::default()
             },
             rootfs_on_host: None,
-            process: plan.process.clone(),
-            id_maps: plan.id_maps.clone(),
         }
     }
 }
@@ -133,7 +112,7 @@ impl StateDir {
         match made {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => match dir.load()? {
                 Some(state) => {
-                    Err(Error::new(Kind::AlreadyExists(format!("container {:?}", state.id))))
+                    Err(Error::new(Kind::AlreadyExists(format!("container {:?}", state.container.id))))
                 }
                 None => Ok(dir),
             },
@@ -151,13 +130,10 @@ impl StateDir {
     /// # Errors
     /// The file system's, with the path.
     pub fn save(&self, state: &State) -> Result<()> {
-        let mut light = state.clone();
-        if let Some(seccomp) = &mut light.seccomp {
-            self.replace(FILTER, &std::mem::take(&mut seccomp.bpf))?;
+        if let Some(seccomp) = &state.container.seccomp {
+            self.replace(FILTER, &seccomp.bpf)?;
         }
-        let json = serde_json::to_vec(&light)
-            .map_err(|error| Error::new(Kind::Corrupt(format!("state to save: {error}"))))?;
-        self.replace(STATE, &json)
+        self.update(state)
     }
 
     /// Writes the state again after a change to anything but the filter.
@@ -165,8 +141,11 @@ impl StateDir {
     /// # Errors
     /// As for [`StateDir::save`].
     pub fn update(&self, state: &State) -> Result<()> {
-        let seccomp = state.seccomp.as_ref().map(|s| Seccomp { bpf: Vec::new(), ..s.clone() });
-        let json = serde_json::to_vec(&State { seccomp, ..state.clone() })
+        let mut light = state.clone();
+        if let Some(seccomp) = &mut light.container.seccomp {
+            seccomp.bpf = Vec::new();
+        }
+        let json = serde_json::to_vec(&light)
             .map_err(|error| Error::new(Kind::Corrupt(format!("state to save: {error}"))))?;
         self.replace(STATE, &json)
     }
@@ -194,7 +173,7 @@ impl StateDir {
         let mut state: State = serde_json::from_slice(&json).map_err(|error| {
             Error::new(Kind::Corrupt(format!("{}: {error}", self.path.join(STATE).display())))
         })?;
-        if let Some(seccomp) = &mut state.seccomp {
+        if let Some(seccomp) = &mut state.container.seccomp {
             seccomp.bpf = self.read(FILTER)?.ok_or_else(|| self.not_found(FILTER))?;
         }
         Ok(Some(state))

@@ -25,6 +25,9 @@ pub struct Plan {
     pub namespaces: Namespaces,
     /// uid_map and gid_map of a new user namespace.
     pub id_maps: Option<IdMaps>,
+    /// What the spec alleges of the maps of a user namespace that is joined: nothing is written,
+    /// the maps found there have to be these.
+    pub joined_id_maps: Option<IdMaps>,
     /// The cgroup and its limits.
     pub cgroup: CgroupPlan,
     /// The root file system and all that is mounted in it.
@@ -45,6 +48,8 @@ pub struct Plan {
     pub net_devices: Vec<NetDevice>,
     /// Intel RDT, when `linux.intelRdt` is given.
     pub intel_rdt: Option<IntelRdt>,
+    /// What was asked for and cannot be had, where that is no reason to refuse.
+    pub warnings: Vec<String>,
 }
 
 /// Where a namespace comes from.
@@ -162,6 +167,9 @@ pub struct Mount {
     pub attr_set: u64,
     /// See `attr_set`.
     pub attr_clear: u64,
+    /// Attributes a bind mount would take over from its source, though the spec does not name
+    /// them: to be cleared as well, unless they are locked (EPERM, mount_namespaces(7)).
+    pub attr_clear_unlocked: u64,
     /// The same, applied to the whole tree (rro, rnosuid, …).
     pub rec_attr_set: u64,
     /// See `rec_attr_set`.
@@ -345,7 +353,8 @@ pub struct MemoryPolicy {
 /// A compiled seccomp filter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seccomp {
-    /// Array of struct sock_filter, as bytes.
+    /// Array of struct sock_filter, as bytes; written down in hexadecimal.
+    #[serde(with = "super::hex")]
     pub bpf: Vec<u8>,
     /// SECCOMP_FILTER_FLAG_*.
     pub flags: u64,

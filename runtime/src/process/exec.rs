@@ -25,7 +25,7 @@ use crate::apply::own;
 use crate::cgroup::{Cgroup, Entry, Freeze};
 use crate::container::{ProcessId, State, StateDir};
 use crate::error::{At, Call, Error, Kind, Result};
-use crate::plan::{Host, Namespace, Process};
+use crate::plan::{Host, Namespace, Process, ProcessPlan};
 use crate::sys::process::{self, Clone, Forked, SingleThreaded};
 use crate::sys::procfs::Procfs;
 
@@ -49,11 +49,11 @@ pub(super) fn run(main: &Main<'_>, request: &ExecRequest, mut fds: Vec<OwnedFd>)
     }
     let init = fds.remove(0);
     let state = StateDir::open(&request.state_dir).require()?;
-    let process = Exec::new(&request.process, &state, &Host::read(None)?)?;
+    let plan = ProcessPlan::new(&request.process, &state.container, &Host::read(None)?)?;
     let id = running(&state)?;
     let setup = Setup {
         state: &state,
-        process: &process,
+        process: &plan.process,
         entry: enter_cgroup(&state, id)?,
         init,
         root: open_root(&state, id)?,
@@ -86,7 +86,7 @@ fn make(
 fn running(state: &State) -> Result<ProcessId> {
     match state.init {
         Some(init) if init.exists()? => Ok(init),
-        _ => Err(Error::new(Kind::State(format!("container {:?} is not running", state.id)))),
+        _ => Err(Error::new(Kind::State(format!("container {:?} is not running", state.container.id)))),
     }
 }
 
@@ -100,7 +100,7 @@ fn enter_cgroup(state: &State, init: ProcessId) -> Result<Entry> {
 
 /// Without a mount namespace of its own, the container has only changed its root directory.
 fn open_root(state: &State, init: ProcessId) -> Result<Option<OwnedFd>> {
-    if state.namespaces.mount != Namespace::Host {
+    if state.container.namespaces.mount != Namespace::Host {
         return Ok(None);
     }
     let path = format!("/proc/{}/root", init.pid);
@@ -116,7 +116,7 @@ fn fork_tenant(
 ) -> Result<Peer<Entering>> {
     let (ours, theirs) = Channel::pair()?;
     let deadline = Deadline::after(DEADLINE);
-    let child = if setup.state.namespaces.user == Namespace::Host {
+    let child = if setup.state.container.namespaces.user == Namespace::Host {
         join(&setup, main.single)?;
         let cgroup = setup.entry.clone_into.as_ref().map(AsFd::as_fd);
         match clone(main.single, cgroup).at("fork tenant")? {
@@ -195,7 +195,7 @@ fn lead_in(setup: Setup<'_>, main: &Channel, tenant_channel: Channel, single: &S
 
 /// Joins the container's namespaces, and its root directory where that is all it has.
 fn join(setup: &Setup<'_>, single: &SingleThreaded) -> Result<()> {
-    let namespaces = &setup.state.namespaces;
+    let namespaces = &setup.state.container.namespaces;
     let flags = namespaces::flags_to_join(namespaces);
     process::setns(single, setup.init.as_fd(), flags)
         .call(|| format!("setns([init's pidfd], {flags:#x})"))
@@ -233,7 +233,7 @@ fn establish<'a>(
     if !affinity.initial.is_empty() {
         scheduling::set_affinity(Cpus::These(&affinity.initial)).at("process.execCPUAffinity")?;
     }
-    if state.namespaces.user == Namespace::Host {
+    if state.container.namespaces.user == Namespace::Host {
         entry.join_self().at("join cgroup")?;
     }
     let wanted = if affinity.r#final.is_empty() { Cpus::All } else { Cpus::These(&affinity.r#final) };
@@ -243,7 +243,7 @@ fn establish<'a>(
         .call(|| "open(\"/\", O_PATH|O_DIRECTORY)".into())?;
     let console = streams::connect(process, root.as_fd(), passed, DevConsole::Leave)
         .at("standard streams")?;
-    let target = Target::establish(process, &state.id, state.seccomp.as_ref(), main, &procfs)?;
+    let target = Target::establish(process, &state.container.id, state.container.seccomp.as_ref(), main, &procfs)?;
     target::ready(main, console)?;
     Ok(target)
 }
@@ -251,7 +251,7 @@ fn establish<'a>(
 fn facts(state: &State) -> Facts {
     Facts {
         cgroup: state.cgroup.clone(),
-        private_pid_namespace: state.namespaces.pid == Namespace::New,
+        private_pid_namespace: state.container.namespaces.pid == Namespace::New,
         has_poststart: false,
         warnings: Vec::new(),
     }

@@ -6,7 +6,6 @@ use super::main::Main;
 use super::protocol::{Building, Peer};
 use crate::apply::hooks::{self, HookPoint};
 use crate::apply::oci_state::{OciState, Status};
-use crate::container::State;
 use crate::error::Result;
 use crate::plan::Plan;
 
@@ -34,14 +33,3 @@ pub(super) fn creating(plan: &Plan, pid: i32) -> OciState<'_> {
     OciState::of(plan, Status::Creating, Some(pid))
 }
 
-/// The state that a seccomp agent is told of during an exec.
-pub(super) fn running(state: &State, pid: i32) -> OciState<'_> {
-    OciState {
-        oci_version: &state.oci_version,
-        id: &state.id,
-        status: Status::Running,
-        pid: Some(pid),
-        bundle: &state.bundle,
-        annotations: &state.annotations,
-    }
-}

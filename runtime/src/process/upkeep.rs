@@ -67,25 +67,14 @@ fn poststop(state: &State, single: &SingleThreaded) -> Vec<Error> {
     if state.init.is_none() {
         return Vec::new();
     }
-    let stopped = of(state, Status::Stopped, None);
+    let stopped = OciState::of_container(&state.container, Status::Stopped, None);
     hooks::run_all(single, HookPoint::Poststop, &state.hooks.poststop, &stopped)
-}
-
-fn of<'a>(state: &'a State, status: Status, pid: Option<i32>) -> OciState<'a> {
-    OciState {
-        oci_version: &state.oci_version,
-        id: &state.id,
-        status,
-        pid,
-        bundle: &state.bundle,
-        annotations: &state.annotations,
-    }
 }
 
 /// Runs the poststart hooks.
 pub(super) fn poststart(main: &Main<'_>, request: &PoststartRequest) -> Result<()> {
     let state = StateDir::open(&request.state_dir).require()?;
-    let running = of(&state, Status::Running, state.init.map(|init| init.pid));
+    let running = OciState::of_container(&state.container, Status::Running, state.init.map(|init| init.pid));
     hooks::run(main.single, HookPoint::Poststart, &state.hooks.poststart, &running)
 }
 

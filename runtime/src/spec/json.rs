@@ -109,8 +109,7 @@ fn find_nul(value: &Value, path: String) -> Option<String> {
             .iter()
             .filter(|(key, _)| !MAY_HAVE_NUL.contains(&key.as_str()))
             .find_map(|(key, item)| {
-                let path =
-                    if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
                 if key.contains('\0') { Some(path) } else { find_nul(item, path) }
             }),
         Value::Null | Value::Bool(_) | Value::Number(_) => None,
