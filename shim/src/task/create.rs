@@ -42,8 +42,14 @@ pub(crate) struct Creation {
     pub(crate) options: Options,
 }
 
-/// Makes a container, and answers with its init's pid.
-pub(crate) async fn run(daemon: Arc<Daemon>, creation: Creation, reply: Reply<u32>) {
+impl Creation {
+    /// Makes the container, and answers with its init's pid.
+    pub(crate) async fn run(self, daemon: Arc<Daemon>, reply: Reply<u32>) {
+        run(daemon, self, reply).await;
+    }
+}
+
+async fn run(daemon: Arc<Daemon>, creation: Creation, reply: Reply<u32>) {
     let reservation = match daemon.reserve(&creation.id) {
         Ok(reservation) => reservation,
         Err(error) => return reply.fail(error),
