@@ -7,9 +7,14 @@ use runtime::cgroup::Cgroup;
 pub(crate) struct Watch;
 
 impl Watch {
-    pub(crate) fn start(_cgroup: &Cgroup, _ready: impl Fn() + Send + 'static) -> Result<Option<Watch>> {
+    pub(crate) fn start(
+        _cgroup: &Cgroup,
+        _ready: impl Fn() + Send + 'static,
+    ) -> Result<Option<Watch>> {
         Ok(None)
     }
 
-    pub(crate) fn take(&mut self) -> u64 { 0 }
+    pub(crate) fn take(&mut self) -> u64 {
+        0
+    }
 }

@@ -51,6 +51,7 @@ pub(crate) struct Exit {
 /// An adopted child.
 #[derive(Debug, Clone)]
 pub(crate) struct Process {
+    /// Positive.
     pid: i32,
     pidfd: Arc<AsyncFd<OwnedFd>>,
     exit: watch::Receiver<Option<Exit>>,
@@ -58,8 +59,8 @@ pub(crate) struct Process {
 
 impl Process {
     /// Its pid in the daemon's pid namespace.
-    pub(crate) fn pid(&self) -> i32 {
-        self.pid
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid.unsigned_abs()
     }
 
     /// Its pidfd.

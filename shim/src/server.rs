@@ -14,8 +14,8 @@ use runtime::{Call, Error, Kind, Result};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::Sleep;
 use tracing::warn;
-use ttrpc::asynchronous::transport::Listener;
 use ttrpc::r#async::{Server, Service};
+use ttrpc::asynchronous::transport::Listener;
 
 /// The two names of the one service: their messages are the same to the byte.
 const SERVICES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
@@ -41,9 +41,10 @@ pub(crate) async fn start(
     for name in SERVICES {
         server = server.register_service(table(name, task()));
     }
-    server.start().await.map_err(|error| {
-        Error::new(Kind::State(format!("the server does not start: {error}")))
-    })?;
+    server
+        .start()
+        .await
+        .map_err(|error| Error::new(Kind::State(format!("the server does not start: {error}"))))?;
     Ok(server)
 }
 
@@ -65,7 +66,11 @@ impl Incoming {
         match stream.peer_cred() {
             Ok(peer) if peer.uid() == self.uid => true,
             Ok(peer) => {
-                warn!(uid = peer.uid(), pid = peer.pid(), "a connection of another user is refused");
+                warn!(
+                    uid = peer.uid(),
+                    pid = peer.pid(),
+                    "a connection of another user is refused"
+                );
                 false
             }
             Err(error) => {

@@ -318,7 +318,11 @@ impl Task for Service {
         Ok(StatsResponse { stats: MessageField::some(stats), ..StatsResponse::default() })
     }
 
-    async fn connect(&self, _: &Context, request: ConnectRequest) -> ttrpc::Result<ConnectResponse> {
+    async fn connect(
+        &self,
+        _: &Context,
+        request: ConnectRequest,
+    ) -> ttrpc::Result<ConnectResponse> {
         let container = self.daemon.container(&request.id);
         Ok(ConnectResponse {
             shim_pid: self.pid,

@@ -12,7 +12,7 @@
 pub mod bpf;
 pub mod child;
 pub mod fd;
-pub mod inherited;
+mod inherited;
 pub mod inside;
 pub mod keyring;
 pub mod loopback;
@@ -26,3 +26,5 @@ pub mod seccomp;
 pub mod socket;
 #[cfg(test)]
 pub(crate) mod testing;
+
+pub use inherited::close_on_exec_from;

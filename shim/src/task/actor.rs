@@ -296,7 +296,8 @@ impl Actor {
         };
         self.spawn(|context| async move {
             match make_exec(&context, &init, &new).await {
-                Ok((process, pid, io)) => {
+                Ok((process, io)) => {
+                    let pid = process.pid();
                     let held = Held { process: process.clone(), io: Some(io) };
                     drop(context.mailbox.send(Message::Made(key, held)));
                     context.report(Report::ExecStarted(key, Ok(pid)));
@@ -337,8 +338,8 @@ impl Actor {
 
     fn persist(&self, exit: Exit) {
         let container = &self.context.container;
-        let kept = exit_file::Exit::new(container.pid, exit.status, exit.at)
-            .write(&container.state_dir);
+        let kept =
+            exit_file::Exit::new(container.pid, exit.status, exit.at).write(&container.state_dir);
         if let Err(error) = kept {
             warn!(container = container.id, %error, "the exit status is not kept");
         }
@@ -371,7 +372,7 @@ async fn make_exec(
     context: &Context,
     init: &Process,
     new: &NewExec,
-) -> Result<(Process, u32, ProcessIo)> {
+) -> Result<(Process, ProcessIo)> {
     let subject = Subject {
         id: &new.id,
         namespace: &context.daemon.namespace,
@@ -393,12 +394,10 @@ async fn make_exec(
         };
         runtime.exec(request, &fds).await?
     };
-    let pid = u32::try_from(made.process.pid())
-        .map_err(|_| Error::new(Kind::Corrupt("a tenant has no pid".into())))?;
     let io = prepared.attach(made.console.take()).at("start to copy streams")?;
     // On failure it ends by itself, and is reaped.
     made.start.run().await?;
-    Ok((made.process, pid, io))
+    Ok((made.process, io))
 }
 
 async fn sweep(context: Context, thaw: bool, kill: bool) {

@@ -12,14 +12,14 @@ use containerd_shim_protos::types::mount::Mount;
 use protobuf::MessageField;
 use runtime::cgroup::Cgroup;
 use runtime::plan::mounts;
-use runtime::{At, Error, Kind, Result};
+use runtime::{At, Result};
 use tracing::warn;
 
+use super::Container;
 use super::actor::{self, Init};
 use super::machine::{Birth, Machine};
 use super::model::Reply;
 use super::registry::Daemon;
-use super::Container;
 use crate::bridge::{CreateOptions, CreateRequest, DeleteRequest, Made};
 use crate::exit_file::STATE_DIR;
 use crate::io::{self, Owner, Prepared, ProcessIo, Role, Stdio, Subject};
@@ -59,20 +59,13 @@ async fn run(daemon: Arc<Daemon>, creation: Creation, reply: Reply<u32>) {
         Err(error) => return reply.fail(error.at("OCI runtime create failed")),
     };
     if reply.is_abandoned() {
-        return undo(&daemon, &creation, made, io).await;
+        drop(io);
+        return discard(&daemon, &creation, made).await;
     }
-    match bear(&daemon, creation, made, io) {
-        Ok((container, init)) => {
-            let pid = container.pid;
-            let handle = actor::start(daemon, container, init);
-            reservation.fill(handle);
-            reply.send(Ok(pid));
-        }
-        Err((error, creation, made, io)) => {
-            undo(&daemon, &creation, *made, io).await;
-            reply.fail(error);
-        }
-    }
+    let pid = made.process.pid();
+    let (container, init) = bear(&daemon, creation, made, io);
+    reservation.fill(actor::start(daemon, container, init));
+    reply.send(Ok(pid));
 }
 
 async fn make(daemon: &Daemon, creation: &Creation) -> Result<(Made, ProcessIo)> {
@@ -130,19 +123,9 @@ fn request(creation: &Creation) -> Result<CreateRequest> {
     })
 }
 
-type Unborn = (Error, Creation, Box<Made>, ProcessIo);
-
 /// From a process that waits for start to a container with an actor.
-fn bear(
-    daemon: &Daemon,
-    creation: Creation,
-    made: Made,
-    io: ProcessIo,
-) -> Result<(Arc<Container>, Init), Unborn> {
-    let Ok(pid) = u32::try_from(made.process.pid()) else {
-        let error = Error::new(Kind::Corrupt(format!("init has pid {}", made.process.pid())));
-        return Err((error, creation, Box::new(made), io));
-    };
+fn bear(daemon: &Daemon, creation: Creation, made: Made, io: ProcessIo) -> (Arc<Container>, Init) {
+    let pid = made.process.pid();
     for warning in &made.facts.warnings {
         warn!(container = creation.id, "{warning}");
     }
@@ -161,7 +144,7 @@ fn bear(
         private_pid_namespace: made.facts.private_pid_namespace,
     });
     daemon.publisher.publish(&created(creation, pid));
-    Ok((container, Init { machine, process: made.process, start: made.start, io }))
+    (container, Init { machine, process: made.process, start: made.start, io })
 }
 
 fn created(creation: Creation, pid: u32) -> TaskCreate {
@@ -177,11 +160,6 @@ fn created(creation: Creation, pid: u32) -> TaskCreate {
 }
 
 /// Takes back a container that nobody will ever ask for.
-async fn undo(daemon: &Daemon, creation: &Creation, made: Made, io: ProcessIo) {
-    drop(io);
-    discard(daemon, creation, made).await;
-}
-
 async fn discard(daemon: &Daemon, creation: &Creation, made: Made) {
     let Made { mut process, start, .. } = made;
     drop(start);

@@ -80,7 +80,10 @@ impl Phase {
 /// What is being done to init, and who waits for it.
 #[derive(Debug)]
 enum Busy {
-    Starting { reply: Reply<u32>, executed: bool },
+    Starting {
+        reply: Reply<u32>,
+        executed: bool,
+    },
     Pausing(Reply<()>),
     Resuming(Reply<()>),
     Updating(Reply<()>),

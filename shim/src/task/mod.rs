@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use runtime::cgroup::Cgroup;
 
 pub(crate) use create::Creation;
-pub(crate) use model::{Command, Deleted, Ended, NewExec, Reply, Snapshot, Status, Whom};
+pub(crate) use model::{Command, NewExec, Reply, Status, Whom};
 pub(crate) use registry::{Daemon, Handle, Shutdown};
 
 use crate::io::Owner;
