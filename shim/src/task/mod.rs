@@ -26,7 +26,7 @@ use runtime::cgroup::Cgroup;
 
 pub(crate) use create::Creation;
 pub(crate) use model::{Command, NewExec, Reply, Status, Whom};
-pub(crate) use registry::{Daemon, Handle, Shutdown};
+pub(crate) use registry::{Daemon, Shutdown};
 
 use crate::io::Owner;
 
