@@ -53,7 +53,8 @@ mod tests {
 
     #[test]
     fn the_home_is_the_sixth_field_of_the_users_line() {
-        let passwd = "root:x:0:0:root:/root:/bin/sh\n# no entry\nweb:x:101:101::/srv/web:/bin/false\n";
+        let passwd =
+            "root:x:0:0:root:/root:/bin/sh\n# no entry\nweb:x:101:101::/srv/web:/bin/false\n";
         assert_eq!(find(passwd.as_bytes(), 101).as_deref(), Some("/srv/web"));
         assert_eq!(find(passwd.as_bytes(), 0).as_deref(), Some("/root"));
         assert_eq!(find(passwd.as_bytes(), 5), None);

@@ -69,9 +69,10 @@ impl Plan {
         Ok(Plan {
             id: request.id.clone(),
             bundle: request.bundle.clone(),
+            site: rootfs::site(request, spec)?,
             oci_version: spec.oci_version.clone(),
             annotations: spec.annotations.clone().unwrap_or_default(),
-            cgroup: cgroup::plan(request, linux)?,
+            cgroup: cgroup::plan(request, linux, host)?,
             rootfs,
             sysctls: sysctl.transpose()?.unwrap_or_default(),
             process,

@@ -47,8 +47,10 @@ pub(super) fn run(daemon: &Channel, single: &SingleThreaded) -> ! {
     let told = match serve(&main) {
         Ok(Outcome::Done) => daemon.send(&Wire::Done, &[]),
         Ok(Outcome::Created { facts, start, console }) => {
-            let fds: Vec<BorrowedFd<'_>> =
-                [Some(start.as_fd()), console.as_ref().map(AsFd::as_fd)].into_iter().flatten().collect();
+            let fds: Vec<BorrowedFd<'_>> = [Some(start.as_fd()), console.as_ref().map(AsFd::as_fd)]
+                .into_iter()
+                .flatten()
+                .collect();
             daemon.send(&Wire::Created { facts }, &fds)
         }
         Err(error) => daemon.send(&Wire::Failed(error), &[]),
