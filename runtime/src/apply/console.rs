@@ -1,14 +1,15 @@
 //! A pseudo terminal of the container's own devpts.
 //!
-//! On entry the root's mounts are there. The master is for the daemon, the peer for the process.
+//! On entry the root's mounts are there. The master is for the daemon, the slave for the process.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 
+use super::rootfs::Root;
 use crate::plan::Terminal;
 use crate::sys::inside::{self, Links};
 use crate::sys::mount::{Depth, Tree};
@@ -23,15 +24,32 @@ pub struct Console {
     /// The daemon's end.
     pub master: OwnedFd,
     /// The process's end.
-    pub peer: OwnedFd,
+    pub slave: OwnedFd,
 }
 
-/// Opens a new pseudo terminal in the devpts at /dev/pts inside `root` (a tenant's root is what
-/// `/` is after it joined the container's mount namespace).
+/// Opens a pseudo terminal for the container's init, and binds its end on /dev/console.
 ///
 /// # Errors
-/// Unsupported: there is no devpts. ENOSPC: its `max` is reached.
-pub fn open(root: BorrowedFd<'_>, terminal: Terminal) -> Result<Console> {
+/// Unsupported: there is no devpts at /dev/pts. ENOSPC: its `max` is reached.
+pub fn open(root: &Root, terminal: Terminal) -> Result<Console> {
+    let console = open_inside(root.as_fd(), terminal)?;
+    bind(root.as_fd(), &console)?;
+    Ok(console)
+}
+
+/// Opens a pseudo terminal for a tenant, which has joined the container's mount namespace: in
+/// what is at /dev/pts there.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn open_in_container(terminal: Terminal) -> Result<Console> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root =
+        rustix::fs::openat(CWD, c"/", flags, Mode::empty()).call(|| "openat(\"/\")".to_owned())?;
+    open_inside(root.as_fd(), terminal)
+}
+
+fn open_inside(root: BorrowedFd<'_>, terminal: Terminal) -> Result<Console> {
     let pts =
         inside::open(root, Path::new("dev/pts"), Links::Follow, OFlags::PATH | OFlags::DIRECTORY)
             .at("devpts")?;
@@ -49,12 +67,12 @@ pub fn open(root: BorrowedFd<'_>, terminal: Terminal) -> Result<Console> {
     rustix::pty::unlockpt(&master).call(|| "ioctl(TIOCSPTLCK)".to_owned())?;
     // By its descriptor and not by /dev/pts/N, which may lead elsewhere (CVE-2025-52565).
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let peer =
+    let slave =
         rustix::pty::ioctl_tiocgptpeer(&master, flags).call(|| "ioctl(TIOCGPTPEER)".to_owned())?;
     if terminal.rows != 0 || terminal.columns != 0 {
         resize(master.as_fd(), terminal)?;
     }
-    Ok(Console { master, peer })
+    Ok(Console { master, slave })
 }
 
 /// Sets the window size, ioctl_tty(2) TIOCSWINSZ.
@@ -66,12 +84,9 @@ pub fn resize(terminal: BorrowedFd<'_>, size: Terminal) -> Result<()> {
     rustix::termios::tcsetwinsize(terminal, size).call(|| "ioctl(TIOCSWINSZ)".to_owned())
 }
 
-/// Binds the process's end on /dev/console inside the root.
-///
-/// # Errors
-/// Those of mknodat(2) and move_mount(2).
-pub fn bind(root: BorrowedFd<'_>, console: &Console) -> Result<()> {
-    let source = Tree::copy_fd(console.peer.as_fd(), Depth::Mount)?;
+/// Binds the slave on /dev/console inside the root. A link there is of the image and is replaced.
+fn bind(root: BorrowedFd<'_>, console: &Console) -> Result<()> {
+    let source = Tree::copy_fd(console.slave.as_fd(), Depth::Mount)?;
     let (directory, name) = inside::make_parent(root, Path::new("dev/console"))?;
     let mode = Mode::from_raw_mode(0o600);
     let make = || {

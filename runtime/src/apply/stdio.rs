@@ -1,12 +1,11 @@
 //! The process's standard streams.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Dev, FileType, OFlags, Uid};
+use nix::errno::Errno;
+use rustix::fs::{CWD, Dev, FileType, Mode, OFlags, Uid};
 
-use super::console::Console;
-use crate::sys::inside::{self, Links};
+use crate::plan::Process;
 use crate::{Call, Error, Kind, Result};
 
 /// The null device's numbers, kernel documentation Documentation/admin-guide/devices.txt.
@@ -14,31 +13,56 @@ fn null() -> Dev {
     rustix::fs::makedev(1, 3)
 }
 
-/// Puts three descriptors in the place of 0, 1 and 2, where they stay open over execve(2).
+/// Becomes the leader of a new session, without a controlling terminal: setsid(2).
 ///
 /// # Errors
-/// EMFILE.
-pub fn set(stdin: BorrowedFd<'_>, stdout: BorrowedFd<'_>, stderr: BorrowedFd<'_>) -> Result<()> {
-    // One of the sources may itself be 0, 1 or 2: copies above them are safe from the others.
-    let copies = [lift(stdin)?, lift(stdout)?, lift(stderr)?];
-    rustix::stdio::dup2_stdin(&copies[0]).call(|| "dup2(stdin, 0)".to_owned())?;
-    rustix::stdio::dup2_stdout(&copies[1]).call(|| "dup2(stdout, 1)".to_owned())?;
-    rustix::stdio::dup2_stderr(&copies[2]).call(|| "dup2(stderr, 2)".to_owned())
+/// EPERM: the caller leads a process group already.
+pub fn new_session() -> Result<()> {
+    rustix::process::setsid().map(drop).call(|| "setsid()".to_owned())
 }
 
-fn lift(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
-    rustix::io::fcntl_dupfd_cloexec(fd, 3).call(|| "fcntl(F_DUPFD_CLOEXEC, 3)".to_owned())
-}
-
-/// Makes a pseudo terminal the three streams and the controlling terminal. The caller is the
-/// leader of a session without one (setsid(2)).
+/// Makes three descriptors 0, 1 and 2, and gives them to the process's user. `/` is the
+/// container's root already.
 ///
 /// # Errors
-/// EPERM: the caller is no session leader.
-pub fn set_terminal(console: &Console) -> Result<()> {
-    let peer = console.peer.as_fd();
-    set(peer, peer, peer)?;
-    rustix::process::ioctl_tiocsctty(peer).call(|| "ioctl(TIOCSCTTY)".to_owned())
+/// An argument error for another number of descriptors; EMFILE; those of [`give_to`].
+pub fn connect(streams: Vec<OwnedFd>, process: &Process) -> Result<()> {
+    let [stdin, stdout, stderr] = <[OwnedFd; 3]>::try_from(streams).map_err(|streams| {
+        Error::argument("stdio", format!("{} descriptors in place of three", streams.len()))
+    })?;
+    let [stdin, stdout, stderr] = [lift(stdin)?, lift(stdout)?, lift(stderr)?];
+    put([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])?;
+    reopen_null()?;
+    give_to(process.uid)
+}
+
+/// Makes a pseudo terminal the three streams and the controlling terminal, and gives it to the
+/// process's user. The caller leads a session without a terminal ([`new_session`]).
+///
+/// # Errors
+/// EPERM: the caller leads no session; those of [`give_to`].
+pub fn connect_terminal(slave: OwnedFd, process: &Process) -> Result<()> {
+    let slave = lift(slave)?;
+    let slave = slave.as_fd();
+    put([slave; 3])?;
+    rustix::process::ioctl_tiocsctty(slave).call(|| "ioctl(TIOCSCTTY)".to_owned())?;
+    give_to(process.uid)
+}
+
+/// Puts the descriptors in the place of 0, 1 and 2, where they stay open over execve(2).
+fn put([stdin, stdout, stderr]: [BorrowedFd<'_>; 3]) -> Result<()> {
+    rustix::stdio::dup2_stdin(stdin).call(|| "dup2(stdin, 0)".to_owned())?;
+    rustix::stdio::dup2_stdout(stdout).call(|| "dup2(stdout, 1)".to_owned())?;
+    rustix::stdio::dup2_stderr(stderr).call(|| "dup2(stderr, 2)".to_owned())
+}
+
+/// The same descriptor above 2: dup2(2) onto one stream must not close the source of another,
+/// nor dropping a source one of the streams.
+fn lift(fd: OwnedFd) -> Result<OwnedFd> {
+    if fd.as_raw_fd() > 2 {
+        return Ok(fd);
+    }
+    rustix::io::fcntl_dupfd_cloexec(&fd, 3).call(|| "fcntl(F_DUPFD_CLOEXEC, 3)".to_owned())
 }
 
 /// Gives the streams to the container's user, so that it can open them again by /dev/stdout.
@@ -47,7 +71,7 @@ pub fn set_terminal(console: &Console) -> Result<()> {
 /// # Errors
 /// Those of fchown(2), except where the owner cannot or need not be changed: EPERM and EINVAL
 /// (not mapped in the user namespace), EROFS.
-pub fn give_to(uid: u32) -> Result<()> {
+fn give_to(uid: u32) -> Result<()> {
     for stream in streams() {
         let stat = rustix::fs::fstat(stream).call(|| "fstat(<stdio>)".to_owned())?;
         if stat.st_uid == uid || is_null(&stat) {
@@ -63,46 +87,54 @@ pub fn give_to(uid: u32) -> Result<()> {
     Ok(())
 }
 
-/// Where a stream is the host's /dev/null, makes it the container's: a descriptor of the host's
-/// would be a way out of the root's devices.
+/// Where a stream is the host's /dev/null, makes it the container's. A container without a
+/// /dev/null keeps the host's: it is the same device.
 ///
 /// # Errors
 /// Unsupported: the container's /dev/null is something else.
-pub fn reopen_null(root: BorrowedFd<'_>) -> Result<()> {
+fn reopen_null() -> Result<()> {
     let mut own = None;
-    for (index, stream) in streams().into_iter().enumerate() {
+    for (number, stream) in streams().into_iter().enumerate() {
         let stat = rustix::fs::fstat(stream).call(|| "fstat(<stdio>)".to_owned())?;
         if !is_null(&stat) {
             continue;
         }
         let null = match own.take() {
             Some(null) => null,
-            None => open_null(root)?,
+            None => match open_null() {
+                Err(error) if error.errno() == Some(Errno::ENOENT) => return Ok(()),
+                result => result?,
+            },
         };
-        match index {
+        match number {
             0 => rustix::stdio::dup2_stdin(&null),
             1 => rustix::stdio::dup2_stdout(&null),
             _ => rustix::stdio::dup2_stderr(&null),
         }
-        .call(|| format!("dup2(</dev/null>, {index})"))?;
+        .call(|| format!("dup2(</dev/null>, {number})"))?;
         own = Some(null);
     }
     Ok(())
 }
 
-fn open_null(root: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let path = Path::new("dev/null");
-    let not_null =
-        || Error::new(Kind::Unsupported("the container's /dev/null is not the null device".into()));
-    // Looked at before it is opened: opening a device may do things.
-    let place = inside::locate(root, path, Links::Refuse)?;
-    let stat = rustix::fs::fstat(&place).call(|| "fstat(</dev/null>)".to_owned())?;
-    if !is_null(&stat) {
-        return Err(not_null());
+/// The container's /dev/null, looked at before it is opened: opening a device may do things.
+fn open_null() -> Result<OwnedFd> {
+    let open = |flags| {
+        rustix::fs::openat(CWD, c"/dev/null", flags | OFlags::CLOEXEC, Mode::empty())
+            .call(|| "openat(\"/dev/null\")".to_owned())
+    };
+    check_null(&open(OFlags::PATH | OFlags::NOFOLLOW)?)?;
+    let null = open(OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NOCTTY)?;
+    check_null(&null)?;
+    Ok(null)
+}
+
+fn check_null(fd: &OwnedFd) -> Result<()> {
+    let stat = rustix::fs::fstat(fd).call(|| "fstat(</dev/null>)".to_owned())?;
+    if is_null(&stat) {
+        return Ok(());
     }
-    let null = inside::open(root, path, Links::Refuse, OFlags::RDWR | OFlags::NOCTTY)?;
-    let stat = rustix::fs::fstat(&null).call(|| "fstat(</dev/null>)".to_owned())?;
-    if is_null(&stat) { Ok(null) } else { Err(not_null()) }
+    Err(Error::new(Kind::Unsupported("the container's /dev/null is not the null device".into())))
 }
 
 fn is_null(stat: &rustix::fs::Stat) -> bool {

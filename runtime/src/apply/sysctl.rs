@@ -10,7 +10,7 @@ use crate::{At, Result};
 ///
 /// # Errors
 /// ENOENT: no such parameter (in this namespace); EINVAL: the value.
-pub fn write(procfs: &Procfs, sysctls: &[(String, String)]) -> Result<()> {
+pub fn apply(procfs: &Procfs, sysctls: &[(String, String)]) -> Result<()> {
     for (path, value) in sysctls {
         procfs
             .write(Path::new("sys").join(path), value.as_bytes())

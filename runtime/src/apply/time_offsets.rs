@@ -17,5 +17,7 @@ pub fn write(pid: i32, offsets: &[TimeOffset]) -> Result<()> {
         .map(|offset| format!("{} {} {}\n", offset.clock, offset.secs, offset.nanosecs))
         .collect();
     let path = format!("/proc/{pid}/timens_offsets");
-    std::fs::write(&path, &lines).call(|| format!("write({path}, {lines:?})")).at("linux.timeOffsets")
+    std::fs::write(&path, &lines)
+        .call(|| format!("write({path}, {lines:?})"))
+        .at("linux.timeOffsets")
 }

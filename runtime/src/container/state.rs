@@ -111,9 +111,10 @@ impl StateDir {
         let dir = StateDir { path: path.to_owned() };
         match made {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => match dir.load()? {
-                Some(state) => {
-                    Err(Error::new(Kind::AlreadyExists(format!("container {:?}", state.container.id))))
-                }
+                Some(state) => Err(Error::new(Kind::AlreadyExists(format!(
+                    "container {:?}",
+                    state.container.id
+                )))),
                 None => Ok(dir),
             },
             other => other.call(|| format!("mkdir({path:?}, 0700)")).map(|()| dir),

@@ -6,6 +6,7 @@ use nix::sys::stat::stat;
 use nix::unistd::geteuid;
 use rustix::system::uname;
 
+use crate::cgroup::Layout;
 use crate::error::{Call, Error, Kind, Result};
 
 /// Inode number of the initial user namespace's nsfs file (`PROC_USER_INIT_INO`,
@@ -19,6 +20,8 @@ pub struct Host {
     pub kernel: (u32, u32),
     /// The highest capability the kernel knows (/proc/sys/kernel/cap_last_cap).
     pub last_capability: u8,
+    /// Which cgroup hierarchies there are.
+    pub cgroups: Layout,
     /// What we may do.
     pub privilege: Privilege,
     /// Device and inode of our own network namespace's nsfs file.
@@ -65,6 +68,7 @@ impl Host {
         Ok(Host {
             kernel: kernel_version()?,
             last_capability: last_capability()?,
+            cgroups: Layout::detect()?,
             privilege,
             net_namespace: net,
             lsm: lsm(),
@@ -117,6 +121,7 @@ impl Host {
     pub(crate) fn example() -> Host {
         Host {
             kernel: (6, 18),
+            cgroups: Layout::default(),
             last_capability: 40,
             privilege: Privilege::Root,
             net_namespace: (4, 0xF000_0000),

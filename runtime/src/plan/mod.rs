@@ -8,7 +8,7 @@
 //!
 //! A plan renders as JSON, for snapshot tests and for debugging.
 
-mod capabilities;
+pub(crate) mod capabilities;
 mod cgroup;
 mod devices;
 mod exec;
@@ -19,16 +19,17 @@ mod idmap;
 pub mod mounts;
 mod namespaces;
 mod net_devices;
-mod options;
+pub(crate) mod options;
 mod process;
 mod rdt;
 mod rootfs;
-mod scheduling;
-mod seccomp;
+pub(crate) mod scheduling;
+pub(crate) mod seccomp;
 mod sysctl;
 mod types;
 
 use crate::error::{Error, Result};
+use crate::features;
 use crate::process::CreateRequest;
 use crate::spec::Spec;
 
@@ -66,12 +67,13 @@ impl Plan {
         let rdt = linux.and_then(|linux| linux.intel_rdt().as_ref());
         let rdt = rdt.map(|rdt| rdt::plan(rdt, &request.id, &mut warnings));
         let profile = linux.and_then(|linux| linux.seccomp().as_ref());
-        Ok(Plan {
+        let plan = Plan {
             id: request.id.clone(),
             bundle: request.bundle.clone(),
+            site: rootfs::site(request, spec)?,
             oci_version: spec.oci_version.clone(),
             annotations: spec.annotations.clone().unwrap_or_default(),
-            cgroup: cgroup::plan(request, linux)?,
+            cgroup: cgroup::plan(request, linux, host)?,
             rootfs,
             sysctls: sysctl.transpose()?.unwrap_or_default(),
             process,
@@ -86,6 +88,8 @@ impl Plan {
             hostname: planned.hostname,
             domainname: planned.domainname,
             warnings,
-        })
+        };
+        features::SUPPORTED.check(&plan)?;
+        Ok(plan)
     }
 }

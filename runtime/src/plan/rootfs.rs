@@ -20,12 +20,8 @@ pub(super) fn plan(
     warnings: &mut Vec<String>,
 ) -> Result<Rootfs> {
     let linux = spec.linux.as_ref();
-    let root = spec.root.as_ref().ok_or_else(|| Error::field("root", "missing"))?;
-    if root.path.as_os_str().is_empty() {
-        return Err(Error::field("root.path", "is empty"));
-    }
     let source = if request.rootfs.is_empty() {
-        RootfsSource::Directory(request.bundle.join(&root.path))
+        RootfsSource::Directory(site(request, spec)?)
     } else {
         RootfsSource::Mounts(request.rootfs.clone())
     };
@@ -35,7 +31,7 @@ pub(super) fn plan(
     let mount = &namespaces.namespaces.mount;
     Ok(Rootfs {
         source,
-        readonly: root.readonly.unwrap_or(false),
+        readonly: root(spec)?.readonly.unwrap_or(false),
         propagation: propagation(linux, request.options.no_pivot_root)?,
         pivot: !request.options.no_pivot_root,
         mounts,
@@ -45,6 +41,19 @@ pub(super) fn plan(
         mount_label: mount_label(linux, host)?,
         in_new_user_namespace: namespaces.namespaces.user == Namespace::New,
     })
+}
+
+/// `root.path`, made absolute.
+pub(super) fn site(request: &CreateRequest, spec: &Spec) -> Result<PathBuf> {
+    let root = root(spec)?;
+    if root.path.as_os_str().is_empty() {
+        return Err(Error::field("root.path", "is empty"));
+    }
+    Ok(request.bundle.join(&root.path))
+}
+
+fn root(spec: &Spec) -> Result<&crate::spec::Root> {
+    spec.root.as_ref().ok_or_else(|| Error::field("root", "missing"))
 }
 
 /// Always of the whole tree: a mount of the host that stayed shared would carry the container's

@@ -11,6 +11,24 @@ use crate::spec::process::{self, IoPriorityClass, SchedulerFlag, SchedulerPolicy
 /// becomes a bit mask.
 const MAX_IN_LIST: u32 = 64 * 1024;
 
+/// Every mode of `linux.memoryPolicy`.
+pub(crate) const MEMORY_POLICY_MODES: [MemoryPolicyModeType; 7] = [
+    MemoryPolicyModeType::MpolBind,
+    MemoryPolicyModeType::MpolDefault,
+    MemoryPolicyModeType::MpolInterleave,
+    MemoryPolicyModeType::MpolLocal,
+    MemoryPolicyModeType::MpolPreferred,
+    MemoryPolicyModeType::MpolPreferredMany,
+    MemoryPolicyModeType::MpolWeightedInterleave,
+];
+
+/// Every flag of `linux.memoryPolicy`.
+pub(crate) const MEMORY_POLICY_FLAGS: [MemoryPolicyFlagType; 3] = [
+    MemoryPolicyFlagType::MpolFNumaBalancing,
+    MemoryPolicyFlagType::MpolFRelativeNodes,
+    MemoryPolicyFlagType::MpolFStaticNodes,
+];
+
 /// sched_setattr(2): what the kernel would answer with EINVAL is refused here by name.
 pub(super) fn scheduler(spec: &process::Scheduler) -> Result<Scheduler> {
     use SchedulerPolicy::{Batch, Deadline, Fifo, Idle, Iso, Other, RoundRobin};

@@ -3,10 +3,10 @@
 //! On entry nothing of the container exists. On success its init waits for start and the state
 //! says so; on failure nothing is left but dead processes, which the daemon has been told of.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use super::channel::{Channel, Deadline};
+use super::channel::Deadline;
 use super::fork;
 use super::init::Setup;
 use super::main::{Main, Outcome};
@@ -14,7 +14,7 @@ use super::pid_file::PidFile;
 use super::protocol::{Building, Entering, Peer};
 use super::undo::Undo;
 use super::{CreateRequest, Facts, rendezvous};
-use crate::apply::namespaces::{self, Joins};
+use crate::apply::namespaces::Joins;
 use crate::apply::{own, rootfs};
 use crate::cgroup::{Cgroup, CgroupDirectory, CgroupPaths, Layout};
 use crate::container::{ProcessId, State, StateDir};
@@ -29,15 +29,18 @@ const CHAIN_DEADLINE: Duration = Duration::from_secs(60);
 const HOOK_DEADLINE: Duration = Duration::from_secs(600);
 
 /// Makes the container.
-pub(super) fn run(main: &Main<'_>, request: &CreateRequest, stdio: Vec<OwnedFd>) -> Result<Outcome> {
-    let layout = Layout::detect().at("cgroup layout")?;
+pub(super) fn run(
+    main: &Main<'_>,
+    request: &CreateRequest,
+    stdio: Vec<OwnedFd>,
+) -> Result<Outcome> {
     let host = Host::read(None)?;
     let plan = {
         let spec = Spec::load(&request.bundle)?;
         Plan::new(request, &spec, &host)?
     };
     let mut undo = Undo::default();
-    let made = make(main, request, &plan, &layout, stdio, &mut undo);
+    let made = make(main, request, &plan, &host.cgroups, stdio, &mut undo);
     undo.settle(made)
 }
 

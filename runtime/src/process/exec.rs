@@ -15,13 +15,13 @@ use super::main::{Main, Outcome};
 use super::operation::Role;
 use super::pid_file::PidFile;
 use super::protocol::{Entering, Mapping, Peer, ToMain, ToParent, Wish};
+use super::streams::{self, DevConsole};
 use super::target::{self, Target};
 use super::undo::Undo;
-use super::streams::{self, DevConsole};
-use super::{Child, ExecRequest, Facts, fork, intermediate, rendezvous};
+use super::{Child, ExecRequest, Facts, fork, intermediate};
 use crate::apply::namespaces;
-use crate::apply::scheduling::{self, Cpus};
 use crate::apply::own;
+use crate::apply::scheduling::{self, Cpus};
 use crate::cgroup::{Cgroup, Entry, Freeze};
 use crate::container::{ProcessId, State, StateDir};
 use crate::error::{At, Call, Error, Kind, Result};
@@ -43,7 +43,11 @@ struct Setup<'a> {
 }
 
 /// Makes the tenant.
-pub(super) fn run(main: &Main<'_>, request: &ExecRequest, mut fds: Vec<OwnedFd>) -> Result<Outcome> {
+pub(super) fn run(
+    main: &Main<'_>,
+    request: &ExecRequest,
+    mut fds: Vec<OwnedFd>,
+) -> Result<Outcome> {
     if fds.is_empty() {
         return Err(Error::new(Kind::Corrupt("exec came without init's pidfd".into())));
     }
@@ -86,7 +90,10 @@ fn make(
 fn running(state: &State) -> Result<ProcessId> {
     match state.init {
         Some(init) if init.exists()? => Ok(init),
-        _ => Err(Error::new(Kind::State(format!("container {:?} is not running", state.container.id)))),
+        _ => Err(Error::new(Kind::State(format!(
+            "container {:?} is not running",
+            state.container.id
+        )))),
     }
 }
 
@@ -109,11 +116,7 @@ fn open_root(state: &State, init: ProcessId) -> Result<Option<OwnedFd>> {
     root.call(|| format!("open({path}, O_PATH|O_DIRECTORY)")).map(Some)
 }
 
-fn fork_tenant(
-    main: &Main<'_>,
-    setup: Setup<'_>,
-    undo: &mut Undo<'_>,
-) -> Result<Peer<Entering>> {
+fn fork_tenant(main: &Main<'_>, setup: Setup<'_>, undo: &mut Undo<'_>) -> Result<Peer<Entering>> {
     let (ours, theirs) = Channel::pair()?;
     let deadline = Deadline::after(DEADLINE);
     let child = if setup.state.container.namespaces.user == Namespace::Host {
@@ -135,11 +138,12 @@ fn fork_tenant(
 }
 
 fn clone(single: &SingleThreaded, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked> {
-    process::clone3(single, &Clone { flags: super::CLONE_PARENT, cgroup, ..Clone::default() })
-        .call(|| {
+    process::clone3(single, &Clone { flags: super::CLONE_PARENT, cgroup, ..Clone::default() }).call(
+        || {
             let into = if cgroup.is_some() { "|CLONE_INTO_CGROUP" } else { "" };
             format!("clone3(CLONE_PARENT|CLONE_PIDFD{into})")
-        })
+        },
+    )
 }
 
 fn through_intermediate(
@@ -171,7 +175,12 @@ fn through_intermediate(
 }
 
 /// The whole life of an exec's intermediate.
-fn lead_in(setup: Setup<'_>, main: &Channel, tenant_channel: Channel, single: &SingleThreaded) -> ! {
+fn lead_in(
+    setup: Setup<'_>,
+    main: &Channel,
+    tenant_channel: Channel,
+    single: &SingleThreaded,
+) -> ! {
     super::set_name(c"myshim:inter");
     let parent = ToParent { channel: main };
     let forked = setup
@@ -236,14 +245,22 @@ fn establish<'a>(
     if state.container.namespaces.user == Namespace::Host {
         entry.join_self().at("join cgroup")?;
     }
-    let wanted = if affinity.r#final.is_empty() { Cpus::All } else { Cpus::These(&affinity.r#final) };
+    let wanted =
+        if affinity.r#final.is_empty() { Cpus::All } else { Cpus::These(&affinity.r#final) };
     scheduling::set_affinity(wanted).at("process.execCPUAffinity")?;
     let procfs = Procfs::open()?;
-    let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .call(|| "open(\"/\", O_PATH|O_DIRECTORY)".into())?;
+    let root =
+        rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .call(|| "open(\"/\", O_PATH|O_DIRECTORY)".into())?;
     let console = streams::connect(process, root.as_fd(), passed, DevConsole::Leave)
         .at("standard streams")?;
-    let target = Target::establish(process, &state.container.id, state.container.seccomp.as_ref(), main, &procfs)?;
+    let target = Target::establish(
+        process,
+        &state.container.id,
+        state.container.seccomp.as_ref(),
+        main,
+        &procfs,
+    )?;
     target::ready(main, console)?;
     Ok(target)
 }

@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::channel::Channel;
 use super::protocol::{ToMain, ToParent};
-use super::target::{self, Target};
 use super::streams::{self, DevConsole};
+use super::target::{self, Target};
 use super::{hooks, rendezvous};
 use crate::apply::namespaces::{self as ns, Joins, Refused};
 use crate::apply::rootfs::{self, PreparedRootfs, Surroundings};
@@ -39,12 +39,7 @@ pub(super) enum Entry {
 }
 
 /// Init's whole life, up to the user's program.
-pub(super) fn run(
-    setup: Setup<'_>,
-    channel: &Channel,
-    single: &SingleThreaded,
-    entry: Entry,
-) -> ! {
+pub(super) fn run(setup: Setup<'_>, channel: &Channel, single: &SingleThreaded, entry: Entry) -> ! {
     super::set_name(c"myshim:init");
     let plan = setup.plan;
     let main = ToParent { channel };
@@ -68,8 +63,7 @@ fn establish<'a>(
     }
     let Setup { rootfs, cgroup, stdio, .. } = setup;
     let (procfs, console) = build_world(plan, rootfs, &cgroup, &stdio, single)?;
-    let target =
-        Target::establish(&plan.process, &plan.id, plan.seccomp.as_ref(), main, &procfs)?;
+    let target = Target::establish(&plan.process, &plan.id, plan.seccomp.as_ref(), main, &procfs)?;
     target::ready(main, console)?;
     Ok(target)
 }

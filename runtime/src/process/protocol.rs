@@ -66,7 +66,12 @@ pub(super) struct Entering;
 pub(super) struct Building;
 
 impl<Phase> Peer<Phase> {
-    pub(super) fn new(who: &'static str, channel: Channel, child: Child, deadline: Deadline) -> Self {
+    pub(super) fn new(
+        who: &'static str,
+        channel: Channel,
+        child: Child,
+        deadline: Deadline,
+    ) -> Self {
         Peer { channel, child, who, deadline, phase: PhantomData }
     }
 

@@ -18,11 +18,7 @@ pub(super) fn needed(plan: &Plan) -> bool {
 }
 
 /// Does it.
-pub(super) fn attend(
-    main: &Main<'_>,
-    plan: &Plan,
-    peer: &Peer<Building>,
-) -> Result<()> {
+pub(super) fn attend(main: &Main<'_>, plan: &Plan, peer: &Peer<Building>) -> Result<()> {
     let state = creating(plan, peer.child.pid);
     hooks::run(main.single, HookPoint::Prestart, &plan.hooks.prestart, &state)?;
     hooks::run(main.single, HookPoint::CreateRuntime, &plan.hooks.create_runtime, &state)
@@ -32,4 +28,3 @@ pub(super) fn attend(
 pub(super) fn creating(plan: &Plan, pid: i32) -> OciState<'_> {
     OciState::of(plan, Status::Creating, Some(pid))
 }
-

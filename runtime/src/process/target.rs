@@ -5,8 +5,6 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::io::Errno;
-
 use super::channel::Channel;
 use super::operation::{FromStarted, ToTarget};
 use super::protocol::{ToMain, ToParent};
@@ -75,7 +73,11 @@ impl<'a> Target<'a> {
         process::exit(1)
     }
 
-    fn execute(self, channel: &Channel, single: &SingleThreaded) -> Result<std::convert::Infallible> {
+    fn execute(
+        self,
+        channel: &Channel,
+        single: &SingleThreaded,
+    ) -> Result<std::convert::Infallible> {
         // All are close-on-exec already, by how they were opened. This is for the one that some
         // day is not (CVE-2024-21626).
         process::close_from(single, 3, CloseHow::OnExec)

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use rustix::fs::{AtFlags, CWD, Dev, FileType, Gid, Mode, OFlags, Uid};
 
 use super::filesystem::is;
-use super::{Root, duplicate, split};
+use super::{Root, split};
 use crate::plan::{Device, DeviceKind, Rootfs};
 use crate::sys::inside::{self, Links, Missing};
 use crate::sys::mount::{Depth, Tree};
@@ -38,11 +38,20 @@ pub(super) fn make(root: &Root, rootfs: &Rootfs) -> Result<()> {
         let Some((parent, name)) = split(&path)? else {
             return Err(Error::argument("path", "is the root itself")).at_with(at);
         };
-        let directory = directories.enter(parent).at_with(at)?;
-        let node = Node { directory, name: &name, device };
+        let (directory, shared) = directories.enter(parent).at_with(at)?;
+        let node = Node { directory, shared, name: &name, device };
         if rootfs.in_new_user_namespace { node.bind() } else { node.make() }.at_with(at)?;
     }
-    links(directories.enter(Path::new("dev")).at("/dev")?)
+    links(directories.enter(Path::new("dev")).at("/dev")?.0)
+}
+
+/// Who else may change a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shared {
+    /// Nobody: it is a new tmpfs.
+    Nobody,
+    /// Whoever has the image or the volume that it is in.
+    Others,
 }
 
 /// The directories of the nodes, one open at a time: nearly all are in /dev.
@@ -52,18 +61,18 @@ struct Directories<'r> {
 }
 
 impl Directories<'_> {
-    fn enter(&mut self, path: &Path) -> Result<BorrowedFd<'_>> {
+    fn enter(&mut self, path: &Path) -> Result<(BorrowedFd<'_>, Shared)> {
+        if let Some(fresh) = self.root.fresh(path) {
+            return Ok((fresh, Shared::Nobody));
+        }
         let last = match self.last.take() {
             Some(last) if last.0 == path => last,
             _ => (path.to_path_buf(), self.open(path)?),
         };
-        Ok(self.last.insert(last).1.as_fd())
+        Ok((self.last.insert(last).1.as_fd(), Shared::Others))
     }
 
     fn open(&self, path: &Path) -> Result<OwnedFd> {
-        if let Some(fresh) = self.root.fresh(path) {
-            return duplicate(fresh);
-        }
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         match inside::open(self.root.as_fd(), path, Links::Follow, flags) {
             Err(error) if is(&error, Errno::ENOENT) => {
@@ -76,6 +85,7 @@ impl Directories<'_> {
 
 struct Node<'a> {
     directory: BorrowedFd<'a>,
+    shared: Shared,
     name: &'a CStr,
     device: &'a Device,
 }
@@ -83,6 +93,8 @@ struct Node<'a> {
 impl Node<'_> {
     fn make(&self) -> Result<()> {
         match self.mknod() {
+            // With umask 0 the mode is the device's.
+            Ok(()) if self.shared == Shared::Nobody && self.is_roots() => return Ok(()),
             Ok(()) => return self.adjust(),
             // No CAP_MKNOD, or a device cgroup that forbids it.
             Err(rustix::io::Errno::PERM) => return self.bind(),
@@ -106,6 +118,11 @@ impl Node<'_> {
         let (kind, dev) = self.identity();
         let mode = Mode::from_raw_mode(self.device.mode & 0o7777);
         rustix::fs::mknodat(self.directory, self.name, kind, mode, dev)
+    }
+
+    /// A new node belongs to init, which is root.
+    fn is_roots(&self) -> bool {
+        (self.device.uid, self.device.gid) == (0, 0)
     }
 
     fn identity(&self) -> (FileType, Dev) {

@@ -16,7 +16,7 @@ use oci_spec::runtime::{
 use super::host::Host;
 use super::{Seccomp, SeccompListener};
 use crate::error::{Error, Kind, Result};
-pub(crate) use names::{ACTIONS, ARCHITECTURES, FLAGS, OPERATORS};
+pub(crate) use names::{ACTIONS, FLAGS, OPERATORS, known_architectures};
 
 /// SECCOMP_FILTER_FLAG_* (include/uapi/linux/seccomp.h).
 const FLAG_LOG: u64 = 1 << 1;
@@ -151,13 +151,22 @@ fn flags(profile: &LinuxSeccomp, has_listener: bool, host: &Host) -> Result<u64>
             Flag::SeccompFilterFlagWaitKillableRecv if !has_listener => {
                 return refuse("is for filters with SCMP_ACT_NOTIFY only");
             }
-            Flag::SeccompFilterFlagWaitKillableRecv if host.kernel < (5, 19) => {
-                return refuse("needs Linux 5.19");
-            }
+            flag if !is_supported(*flag, host) => return refuse("needs a newer kernel"),
             Flag::SeccompFilterFlagWaitKillableRecv => FLAG_WAIT_KILLABLE_RECV,
         };
     }
     Ok(bits)
+}
+
+/// Whether the kernel has this flag.
+pub(crate) fn is_supported(flag: Flag, host: &Host) -> bool {
+    let since = match flag {
+        Flag::SeccompFilterFlagTsync => (3, 17),
+        Flag::SeccompFilterFlagLog => (4, 14),
+        Flag::SeccompFilterFlagSpecAllow => (4, 17),
+        Flag::SeccompFilterFlagWaitKillableRecv => (5, 19),
+    };
+    host.kernel >= since
 }
 
 #[cfg(test)]

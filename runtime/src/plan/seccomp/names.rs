@@ -10,7 +10,7 @@ use oci_spec::runtime::{
 /// include/uapi/linux/audit.h). x32 is x86_64 to the kernel, with a bit set in the number of the
 /// system call.
 #[rustfmt::skip]
-pub(crate) const ARCHITECTURES: [(Arch, ScmpArch, u32); 22] = [
+const ARCHITECTURES: [(Arch, ScmpArch, u32); 23] = [
     (Arch::ScmpArchAarch64, ScmpArch::Aarch64, 0xC000_00B7),
     (Arch::ScmpArchArm, ScmpArch::Arm, 0x4000_0028),
     (Arch::ScmpArchLoongarch64, ScmpArch::Loongarch64, 0xC000_0102),
@@ -30,6 +30,7 @@ pub(crate) const ARCHITECTURES: [(Arch, ScmpArch, u32); 22] = [
     (Arch::ScmpArchS390, ScmpArch::S390, 0x0000_0016),
     (Arch::ScmpArchS390x, ScmpArch::S390X, 0x8000_0016),
     (Arch::ScmpArchSh, ScmpArch::Sh, 0x4000_002A),
+    (Arch::ScmpArchSheb, ScmpArch::Sheb, 0x0000_002A),
     (Arch::ScmpArchX32, ScmpArch::X32, 0xC000_003E),
     (Arch::ScmpArchX86, ScmpArch::X86, 0x4000_0003),
     (Arch::ScmpArchX86_64, ScmpArch::X8664, 0xC000_003E),
@@ -81,4 +82,10 @@ pub(super) fn architecture(word: Arch) -> Option<(ScmpArch, u32)> {
 pub(super) fn by_library(arch: ScmpArch) -> Option<(ScmpArch, u32)> {
     let found = ARCHITECTURES.iter().find(|(_, known, _)| *known == arch)?;
     Some((found.1, found.2))
+}
+
+/// The architectures that the linked libseccomp knows: a profile may list these.
+pub(crate) fn known_architectures() -> impl Iterator<Item = Arch> {
+    let known = |arch| libseccomp::ScmpSyscall::from_name_by_arch("read", arch).is_ok();
+    ARCHITECTURES.into_iter().filter(move |(_, arch, _)| known(*arch)).map(|(word, ..)| word)
 }
