@@ -14,6 +14,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::warn;
 
+use super::fifo;
 use crate::readiness;
 
 /// As much as a pipe holds by default.
@@ -70,8 +71,12 @@ pub(super) async fn splice_all(source: &AsyncFd<OwnedFd>, sink: &AsyncFd<OwnedFd
             Ok(0) => return Ok(()),
             Ok(_) => turn.end().await,
             Err(Errno::INTR) => {}
-            // One of the two is not ready, and the errno does not tell which one.
-            Err(Errno::AGAIN) if super::fifo::unread(source.get_ref())? == 0 => {
+            // One of the two is not ready, and the errno does not tell which one. A sink that is
+            // full hides that an empty source has ended.
+            Err(Errno::AGAIN) if fifo::unread(source.get_ref())? == 0 => {
+                if readable.ready().is_read_closed() && fifo::has_ended(source.get_ref())? {
+                    return Ok(());
+                }
                 readable.clear_ready();
             }
             Err(Errno::AGAIN) => writable.clear_ready(),

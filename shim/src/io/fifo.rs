@@ -113,10 +113,23 @@ pub(super) fn unread(fifo: &OwnedFd) -> Result<u64> {
 
 /// Whether anybody has the fifo open for reading: without a reader, its writer polls as erroneous.
 fn has_reader(writer: &OwnedFd) -> Result<bool> {
-    let mut fds = [PollFd::from_borrowed_fd(writer.as_fd(), PollFlags::empty())];
+    Ok(!poll_now(writer)?.contains(PollFlags::ERR))
+}
+
+/// Whether nobody has the pipe open for writing, and nothing is left in it.
+///
+/// # Errors
+/// poll(2).
+pub(super) fn has_ended(reader: &OwnedFd) -> Result<bool> {
+    let events = poll_now(reader)?;
+    Ok(events.contains(PollFlags::HUP) && !events.contains(PollFlags::IN))
+}
+
+fn poll_now(fd: &OwnedFd) -> Result<PollFlags> {
+    let mut fds = [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     rustix::event::poll(&mut fds, Some(&now)).call(|| "poll(fifo, 0)".into())?;
-    Ok(!fds.iter().any(|fd| fd.revents().contains(PollFlags::ERR)))
+    Ok(fds.iter().fold(PollFlags::empty(), |all, fd| all | fd.revents()))
 }
 
 /// Makes a pipe: its reading end, its writing end.
