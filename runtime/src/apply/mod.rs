@@ -3,6 +3,7 @@
 mod command;
 pub mod hooks;
 pub mod keyring;
+pub mod net_devices;
 pub mod network;
 pub mod oci_state;
 pub mod rlimits;

@@ -11,6 +11,7 @@
 
 pub mod keyring;
 pub mod loopback;
+pub mod netlink;
 pub mod process;
 pub mod rlimit;
 pub mod sched;
