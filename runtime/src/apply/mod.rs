@@ -11,6 +11,7 @@ pub mod identity;
 pub mod keyring;
 pub mod lsm;
 pub mod namespaces;
+pub mod net_devices;
 pub mod network;
 pub mod oci_state;
 pub mod own;

@@ -16,6 +16,7 @@ pub mod keyring;
 pub mod loopback;
 pub mod mount;
 pub mod nsfs;
+pub mod netlink;
 pub mod process;
 pub mod procfs;
 pub mod rlimit;
