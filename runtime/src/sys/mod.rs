@@ -10,7 +10,9 @@
 )]
 
 pub mod bpf;
+pub mod child;
 pub mod fd;
+mod inherited;
 pub mod inside;
 pub mod keyring;
 pub mod loopback;
@@ -25,3 +27,5 @@ pub mod seccomp;
 pub mod socket;
 #[cfg(test)]
 pub(crate) mod testing;
+
+pub use inherited::close_on_exec_from;
