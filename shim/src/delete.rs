@@ -8,7 +8,7 @@
 //! is, but for the bundle itself, which containerd removes.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use containerd_shim_protos::api::DeleteResponse;
 use protobuf::well_known_types::timestamp::Timestamp;
@@ -20,11 +20,8 @@ use rustix::mount::UnmountFlags;
 use crate::address::Address;
 use crate::args::Args;
 use crate::exit_file::{Exit, STATE_DIR};
-use crate::remains::Remains;
+use crate::remains::{DEADLINE, Remains};
 use crate::start::ADDRESS_FILE;
-
-/// Of the 5 s that containerd allows: 1 s is for its own part.
-const DEADLINE: Duration = Duration::from_secs(4);
 
 /// 128 + SIGKILL: what is answered where nobody saw the end.
 const KILLED: u32 = 137;
@@ -119,6 +116,7 @@ fn answer(exit: &Exit) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::time::Duration;
 
     use crate::address::Claim;
 
