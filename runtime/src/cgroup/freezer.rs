@@ -16,12 +16,13 @@ use crate::error::{At, Call, Error, Kind, Result};
 /// FUSE daemon that is frozen itself) stops when the kernel wakes it.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The freezer's position.
+/// The freezer's position, as it was last set. (A signal makes a frozen process move for a
+/// moment, on its way back into the freezer.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freeze {
-    /// No process runs.
+    /// Processes are to stop, and [`Cgroup::freeze`] waited until they had.
     Frozen,
-    /// All run, or they are still on the way to stop.
+    /// Processes run.
     Thawed,
 }
 
@@ -67,13 +68,13 @@ impl Cgroup {
     /// # Errors
     /// `Call` when it cannot be read.
     pub fn freezer_state(&self) -> Result<Option<Freeze>> {
-        let (file, frozen) = match self.freezer() {
-            Ok(Freezer::V2(directory)) => (directory.join("cgroup.events"), "frozen 1"),
-            Ok(Freezer::V1(directory)) => (directory.join("freezer.state"), "FROZEN"),
+        let file = match self.freezer() {
+            Ok(Freezer::V2(directory)) => directory.join("cgroup.freeze"),
+            Ok(Freezer::V1(directory)) => directory.join("freezer.self_freezing"),
             Err(_) => return Ok(None),
         };
         match files::try_read(&file) {
-            Ok(state) if state.lines().any(|line| line == frozen) => Ok(Some(Freeze::Frozen)),
+            Ok(position) if position.trim() == "1" => Ok(Some(Freeze::Frozen)),
             Ok(_) => Ok(Some(Freeze::Thawed)),
             Err(errno) if files::is_gone(errno) => Ok(None),
             Err(errno) => Err(errno).call(|| format!("read({})", file.display())),
