@@ -79,9 +79,12 @@ fn build(plan: &CgroupPlan, layout: &Layout, made: &mut Vec<PathBuf>) -> Result<
     }
     if let Some(hierarchy) = &layout.v2 {
         let needed = needed_controllers(plan);
+        let before = made.len();
         match make_v2(hierarchy, &plan.path, &needed, made) {
             Ok(directory) => paths.directories.push(directory),
-            Err(error) if is_optional(layout, plan) && is_denied(&error) => {}
+            Err(error) if is_optional(layout, plan) && is_denied(&error) => {
+                remove_made(&made.split_off(before))?;
+            }
             Err(error) => return Err(error.at("make the cgroup in hierarchy v2")),
         }
     }

@@ -38,9 +38,13 @@ impl Cgroup {
     /// `Deadline` when a process does not stop within 10 s: all run again then. `Unsupported`
     /// when the container is in no freezer.
     pub fn freeze(&self) -> Result<()> {
+        self.freeze_within(DEADLINE)
+    }
+
+    pub(super) fn freeze_within(&self, within: Duration) -> Result<()> {
         let result = match self.freezer()? {
-            Freezer::V2(directory) => freeze_v2(directory),
-            Freezer::V1(directory) => freeze_v1(directory),
+            Freezer::V2(directory) => freeze_v2(directory, within),
+            Freezer::V1(directory) => freeze_v1(directory, within),
         };
         match result {
             Ok(()) => Ok(()),
@@ -95,12 +99,12 @@ impl Cgroup {
     }
 }
 
-fn freeze_v2(directory: &Path) -> Result<()> {
+fn freeze_v2(directory: &Path, within: Duration) -> Result<()> {
     // Opened before the write, so that no change is missed.
     let path = directory.join("cgroup.events");
     let events = files::open(&path, OFlags::RDONLY).call(|| format!("open({})", path.display()))?;
     files::write(&directory.join("cgroup.freeze"), "1")?;
-    wait_for_event(&events, &path, "frozen", "1", DEADLINE)
+    wait_for_event(&events, &path, "frozen", "1", within)
 }
 
 /// Waits until a line of cgroup.events says so: the kernel tells its changes by POLLPRI.
@@ -138,7 +142,7 @@ pub(super) fn wait_for_event(
 /// Processes that are forked while the kernel walks the list are missed by it, so the order has
 /// to be given again; v1 has no event to wait for. When processes keep appearing, letting them
 /// run for a moment helps: the order then meets them in another state.
-fn freeze_v1(directory: &Path) -> Result<()> {
+fn freeze_v1(directory: &Path, within: Duration) -> Result<()> {
     const LONGEST_PAUSE: Duration = Duration::from_millis(5);
     let file = directory.join("freezer.state");
     let begin = Instant::now();
@@ -148,7 +152,7 @@ fn freeze_v1(directory: &Path) -> Result<()> {
         if files::read(&file)?.trim() == "FROZEN" {
             return Ok(());
         }
-        if begin.elapsed() > DEADLINE {
+        if begin.elapsed() > within {
             break;
         }
         if round % 50 == 0 {
@@ -157,7 +161,7 @@ fn freeze_v1(directory: &Path) -> Result<()> {
         std::thread::sleep(pause);
         pause = LONGEST_PAUSE.min(pause * 2);
     }
-    Err(late(format!("FROZEN in {}", file.display()), DEADLINE))
+    Err(late(format!("FROZEN in {}", file.display()), within))
 }
 
 /// The error of a wait that took too long.

@@ -15,6 +15,7 @@
 //! anything but the kernel's own file handlers, so the daemon may call them.
 
 mod create;
+mod delegate;
 mod device_control;
 mod device_program;
 mod devices;

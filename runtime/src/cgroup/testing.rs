@@ -35,14 +35,26 @@ pub(super) fn plan(path: &std::path::Path, resources: &str) -> crate::Result<Cgr
     CgroupPlan::new(Driver::Cgroupfs, Some(path), "web", Some(&resources), &layout)
 }
 
+/// The v2 hierarchy of this machine as if it were alone. `None` where there is none.
+pub(super) fn v2_alone() -> Option<Layout> {
+    let v2 = Layout::detect().unwrap().v2?;
+    Some(Layout { v1: Vec::new(), v2: Some(v2) })
+}
+
 pub(super) fn create(path: &std::path::Path, resources: &str) -> crate::Result<Created> {
     Cgroup::create(&plan(path, resources)?, &Layout::detect().unwrap())
 }
 
 impl TestCgroup {
     pub(super) fn new(resources: &str) -> TestCgroup {
+        TestCgroup::with_layout(resources, &Layout::detect().unwrap())
+    }
+
+    pub(super) fn with_layout(resources: &str, layout: &Layout) -> TestCgroup {
         let path = unique_path();
-        let cgroup = create(&path, resources).unwrap().cgroup;
+        let resources: LinuxResources = serde_json::from_str(resources).unwrap();
+        let plan = CgroupPlan::new(Driver::Cgroupfs, Some(&path), "web", Some(&resources), layout);
+        let cgroup = Cgroup::create(&plan.unwrap(), layout).unwrap().cgroup;
         TestCgroup { cgroup, path, children: Vec::new() }
     }
 

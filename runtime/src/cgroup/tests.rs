@@ -248,3 +248,145 @@ fn frozen_processes_do_not_run_until_they_are_thawed() {
         assert!(cpu_time() > before);
     }
 }
+
+mod v2 {
+    //! A host with v2 alone, as far as this machine's v2 hierarchy has controllers.
+
+    use super::*;
+    use crate::cgroup::testing::v2_alone;
+
+    /// Waits until the shell of [`TestCgroup::spawn`] has entered.
+    fn populated(group: &TestCgroup, count: usize) {
+        while group.cgroup.pids().unwrap().len() < count {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_container_lives_and_dies_in_v2_alone() {
+        let Some(layout) = v2_alone() else { return };
+        let mut group = TestCgroup::with_layout("{}", &layout);
+        assert_eq!(group.cgroup.paths().directories.len(), 1);
+        let pid = group.spawn("while :; do :; done");
+        populated(&group, 1);
+        assert_eq!(group.cgroup.pids().unwrap(), [pid]);
+        group.cgroup.freeze().unwrap();
+        let Stats::V2(stats) = Stats::read(group.cgroup.paths()).unwrap() else { panic!() };
+        assert!(stats.cpu.stat.usage_usec > 0);
+        // cgroup.kill ends frozen processes.
+        group.cgroup.kill_all(9).unwrap();
+        group.reap();
+        group.cgroup.remove().unwrap();
+        assert!(!exists_anywhere(&group.path));
+    }
+
+    #[test]
+    fn devices_are_denied_by_default() {
+        let Some(layout) = v2_alone() else { return };
+        let mut group = TestCgroup::with_layout("{}", &layout);
+        assert_eq!(group.run("true </dev/null && ! true 2>/dev/null </dev/kmsg"), 0);
+    }
+
+    #[test]
+    fn a_controller_is_enabled_down_to_the_container() {
+        let Some(layout) = v2_alone() else { return };
+        if layout.v2.as_ref().is_none_or(|v2| !v2.controllers.contains(&"hugetlb".to_owned())) {
+            return;
+        }
+        let resources = r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4194304}]}"#;
+        let group = TestCgroup::with_layout(resources, &layout);
+        assert_eq!(group.read("", "hugetlb.2MB.max"), "4194304");
+        assert_eq!(group.read("", "hugetlb.2MB.rsvd.max"), "4194304");
+        let Stats::V2(stats) = Stats::read(group.cgroup.paths()).unwrap() else { panic!() };
+        let limits = stats.hugetlb.iter().find(|h| h.pagesize == "2MB").map(|h| h.max);
+        assert_eq!(limits, Some(4_194_304));
+        group
+            .cgroup
+            .update(&serde_json::from_str(&resources.replace("4194304", "2097152")).unwrap())
+            .unwrap();
+        assert_eq!(group.read("", "hugetlb.2MB.max"), "2097152");
+    }
+
+    #[test]
+    fn a_parent_with_processes_cannot_give_limits_and_the_error_says_so() {
+        let Some(layout) = v2_alone() else { return };
+        let mut parent = TestCgroup::with_layout("{}", &layout);
+        parent.spawn("exec sleep 60");
+        populated(&parent, 1);
+        let path = parent.path.join("child");
+        let resources = r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4194304}]}"#;
+        let plan = CgroupPlan::new(
+            Driver::Cgroupfs,
+            Some(&path),
+            "web",
+            Some(&serde_json::from_str(resources).unwrap()),
+            &layout,
+        );
+        let error = Cgroup::create(&plan.unwrap(), &layout).unwrap_err().to_string();
+        assert!(error.contains("no internal processes"), "{error}");
+        assert!(error.contains("cgroup.subtree_control, \"+hugetlb\"): EBUSY"), "{error}");
+        assert!(!exists_anywhere(&path));
+    }
+
+    #[test]
+    fn a_threaded_parent_is_told() {
+        let Some(layout) = v2_alone() else { return };
+        let parent = TestCgroup::with_layout("{}", &layout);
+        let thread = parent.cgroup.paths().v2().unwrap().join("thread");
+        std::fs::create_dir(&thread).unwrap();
+        std::fs::write(thread.join("cgroup.type"), "threaded").unwrap();
+        let path = parent.path.join("child");
+        let plan = CgroupPlan { path: path.clone(), ..CgroupPlan::default() };
+        let error = Cgroup::create(&plan, &layout).unwrap_err().to_string();
+        assert!(error.contains("is domain invalid: a parent is threaded"), "{error}");
+        assert!(!exists_anywhere(&path));
+    }
+
+    #[test]
+    fn a_tenant_enters_where_init_has_gone() {
+        let Some(layout) = v2_alone() else { return };
+        let mut group = TestCgroup::with_layout("{}", &layout);
+        let pid = group.spawn("exec sleep 60");
+        populated(&group, 1);
+        let v2 = group.cgroup.paths().v2().unwrap().to_owned();
+        let entered = |entry: Entry| {
+            let fd = entry.clone_into.unwrap();
+            std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap()
+        };
+        assert_eq!(entered(group.cgroup.entry_beside(pid).unwrap()), v2);
+        let scope = v2.join("init.scope");
+        std::fs::create_dir(&scope).unwrap();
+        std::fs::write(scope.join("cgroup.procs"), pid.to_string()).unwrap();
+        assert_eq!(entered(group.cgroup.entry_beside(pid).unwrap()), scope);
+        assert_eq!(entered(group.cgroup.entry().unwrap()), v2);
+        // A process that is not the container's is no guide.
+        let stranger = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(entered(group.cgroup.entry_beside(stranger).unwrap()), v2);
+    }
+
+    #[test]
+    fn a_delegated_cgroup_belongs_to_the_container_but_its_limits_do_not() {
+        use std::os::unix::fs::MetadataExt;
+        let Some(layout) = v2_alone() else { return };
+        let group = TestCgroup::with_layout("{}", &layout);
+        group.cgroup.delegate(4711).unwrap();
+        let v2 = group.cgroup.paths().v2().unwrap();
+        let owner = |file: &str| std::fs::metadata(v2.join(file)).unwrap().uid();
+        assert_eq!(
+            (owner(""), owner("cgroup.procs"), owner("cgroup.subtree_control")),
+            (4711, 4711, 4711)
+        );
+        assert_eq!((owner("cgroup.freeze"), owner("cgroup.max.depth")), (0, 0));
+    }
+
+    #[test]
+    fn a_hybrid_host_does_without_v2_when_it_is_read_only() {
+        let mut layout = Layout::detect().unwrap();
+        let Some(v2) = &mut layout.v2 else { return };
+        v2.access = Access::ReadOnly;
+        let group = TestCgroup::with_layout("{}", &layout);
+        assert_eq!(group.cgroup.paths().v2(), None);
+        let entry = group.cgroup.entry().unwrap();
+        assert!(entry.clone_into.is_none() && !entry.tasks.is_empty());
+    }
+}
