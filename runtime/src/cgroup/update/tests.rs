@@ -1,4 +1,4 @@
-use super::super::testing::TestCgroup;
+use super::super::testing::{TestCgroup, wait_until};
 use super::super::{CgroupDirectory, CgroupPaths};
 use super::*;
 
@@ -55,9 +55,7 @@ fn a_limit_below_what_is_in_use_is_refused_with_figures_and_kills_nobody() {
     let used = |group: &TestCgroup| -> u64 {
         group.read("memory", "memory.usage_in_bytes").parse().unwrap()
     };
-    while used(&group) < 10_000_000 {
-        std::thread::yield_now();
-    }
+    wait_until(|| used(&group) >= 10_000_000);
     let error =
         update(&group.cgroup, r#"{"memory":{"limit":4194304,"swap":4194304}}"#).unwrap_err();
     assert!(matches!(error.kind(), Kind::State(_)), "{error}");
