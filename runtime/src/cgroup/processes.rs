@@ -101,7 +101,7 @@ pub(super) fn in_directory(directory: &Path) -> Result<Vec<i32>> {
 
 fn collect(directory: &Path, pids: &mut Vec<i32>) -> Result<()> {
     let file = directory.join("cgroup.procs");
-    match files::try_read(&file) {
+    match files::try_read_list(&file) {
         // A process outside of our pid namespace is listed as 0, and kill(0) would hit us.
         Ok(list) => {
             pids.extend(list.lines().filter_map(|l| l.parse::<i32>().ok()).filter(|&pid| pid > 0))

@@ -73,6 +73,10 @@ impl Source<'_> {
         files::try_read(&self.0?.join(file)).ok()
     }
 
+    fn has(self, file: &str) -> bool {
+        self.0.is_some_and(|directory| directory.join(file).exists())
+    }
+
     fn number(self, file: &str) -> Option<u64> {
         parse::number(self.text(file)?.trim())
     }

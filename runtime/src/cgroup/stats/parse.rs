@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// Declares a struct of counters and how it is read from lines of `key value`. A field may have
 /// several keys, whose values are added: kernels have split counters into parts.
@@ -151,8 +152,14 @@ impl DeviceName {
     }
 }
 
-/// The page sizes that this host has, as the hugetlb controller names its files: `2MB`.
-pub(super) fn huge_page_sizes() -> Vec<String> {
+/// The page sizes that this host has, as the hugetlb controller names its files: `2MB`. They
+/// are fixed when the host boots.
+pub(super) fn huge_page_sizes() -> &'static [String] {
+    static SIZES: OnceLock<Vec<String>> = OnceLock::new();
+    SIZES.get_or_init(read_huge_page_sizes)
+}
+
+fn read_huge_page_sizes() -> Vec<String> {
     let Ok(entries) = std::fs::read_dir("/sys/kernel/mm/hugepages") else { return Vec::new() };
     let mut sizes: Vec<u64> = entries
         .filter_map(|entry| {

@@ -1,7 +1,7 @@
 //! The figures of v1 controllers.
 
 use super::parse::{self, DeviceName, counters};
-use super::{CgroupPaths, PidsStats, RdmaStats, Source};
+use super::{CgroupPaths, PidsStats, RdmaStats, Source, files};
 
 /// Fields as in `io.containerd.cgroups.v1.Metrics`. Its `network` and `cgroup_stats` are not
 /// counted by cgroups; containerd does not fill them either.
@@ -181,8 +181,9 @@ fn pids(source: Source<'_>) -> Option<PidsStats> {
 fn cpu(cpu: Source<'_>, cpuacct: Source<'_>) -> CpuStatsV1 {
     // cpuacct.stat counts clock ticks.
     let ns_per_tick = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
+    let stat = cpuacct.text("cpuacct.stat").unwrap_or_default();
     let ns = |key: &str| {
-        let ticks = cpuacct.value("cpuacct.stat", key).unwrap_or_default();
+        let ticks = files::flat_value(&stat, key).and_then(parse::number).unwrap_or_default();
         ticks.saturating_mul(ns_per_tick)
     };
     CpuStatsV1 {
@@ -222,47 +223,49 @@ fn hugetlb(paths: &CgroupPaths) -> Vec<HugetlbStatsV1> {
     if source.0.is_none() {
         return Vec::new();
     }
-    let stats = |pagesize: String| {
+    let stats = |pagesize: &String| {
         let number = |file: &str| source.number(&format!("hugetlb.{pagesize}.{file}"));
         let (usage, max, failcnt) = match is_v1 {
             true => (number("usage_in_bytes")?, number("max_usage_in_bytes"), number("failcnt")),
-            false => (number("current")?, None, super::v2::huge_page_failures(source, &pagesize)),
+            false => (number("current")?, None, super::v2::huge_page_failures(source, pagesize)),
         };
         let (max, failcnt) = (max.unwrap_or_default(), failcnt.unwrap_or_default());
-        Some(HugetlbStatsV1 { usage, max, failcnt, pagesize })
+        Some(HugetlbStatsV1 { usage, max, failcnt, pagesize: pagesize.clone() })
     };
-    parse::huge_page_sizes().into_iter().filter_map(stats).collect()
+    parse::huge_page_sizes().iter().filter_map(stats).collect()
 }
 
-/// Each figure from the first file that has any: of CFQ (Linux < 5.0), of bfq, which has most
-/// of them with CONFIG_BFQ_CGROUP_DEBUG only, or of the throttling layer, which sees all I/O.
+/// Bytes and operations are those of the throttling layer, which sees all I/O. The other
+/// figures are of a scheduler: of CFQ (Linux < 5.0), or of bfq with CONFIG_BFQ_CGROUP_DEBUG.
 fn blkio(source: Source<'_>) -> BlkioStats {
     let mut names = DeviceName::default();
-    let mut entries = |files: &[&str]| {
-        let texts = files.iter().filter_map(|file| source.text(&format!("blkio.{file}")));
-        let mut parsed = texts.map(|text| blkio_entries(&text, &mut names));
-        parsed.find(|entries| !entries.is_empty()).unwrap_or_default()
+    let mut entries = |files: &[String]| {
+        let text = files.iter().find_map(|file| source.text(file));
+        text.map(|text| blkio_entries(&text, &mut names)).unwrap_or_default()
+    };
+    let mut throttled = |name: &str| {
+        // Since Linux 4.18 with the cgroups below; all that there is before.
+        let name = format!("blkio.throttle.{name}");
+        entries(&[format!("{name}_recursive"), name])
+    };
+    let bytes = throttled("io_service_bytes");
+    let operations = throttled("io_serviced");
+    let scheduler = ["blkio", "blkio.bfq"]
+        .into_iter()
+        .find(|prefix| source.has(&format!("{prefix}.io_queued_recursive")));
+    let mut scheduled = |name: &str| match scheduler {
+        Some(prefix) => entries(&[format!("{prefix}.{name}_recursive")]),
+        None => Vec::new(),
     };
     BlkioStats {
-        io_service_bytes_recursive: entries(&[
-            "io_service_bytes_recursive",
-            "throttle.io_service_bytes_recursive",
-            "throttle.io_service_bytes",
-        ]),
-        io_serviced_recursive: entries(&[
-            "io_serviced_recursive",
-            "throttle.io_serviced_recursive",
-            "throttle.io_serviced",
-        ]),
-        io_queued_recursive: entries(&["io_queued_recursive", "bfq.io_queued_recursive"]),
-        io_service_time_recursive: entries(&[
-            "io_service_time_recursive",
-            "bfq.io_service_time_recursive",
-        ]),
-        io_wait_time_recursive: entries(&["io_wait_time_recursive", "bfq.io_wait_time_recursive"]),
-        io_merged_recursive: entries(&["io_merged_recursive", "bfq.io_merged_recursive"]),
-        io_time_recursive: entries(&["time_recursive", "bfq.time_recursive"]),
-        sectors_recursive: entries(&["sectors_recursive", "bfq.sectors_recursive"]),
+        io_service_bytes_recursive: bytes,
+        io_serviced_recursive: operations,
+        io_queued_recursive: scheduled("io_queued"),
+        io_service_time_recursive: scheduled("io_service_time"),
+        io_wait_time_recursive: scheduled("io_wait_time"),
+        io_merged_recursive: scheduled("io_merged"),
+        io_time_recursive: scheduled("time"),
+        sectors_recursive: scheduled("sectors"),
     }
 }
 

@@ -207,13 +207,13 @@ fn io_entries(content: &str) -> Vec<IoEntry> {
 }
 
 fn hugetlb(source: Source<'_>) -> Vec<HugetlbStatsV2> {
-    let stats = |pagesize: String| {
+    let stats = |pagesize: &String| {
         let number = |file: &str| source.number(&format!("hugetlb.{pagesize}.{file}"));
         let (current, max) = (number("current")?, number("max").unwrap_or_default());
-        let failcnt = huge_page_failures(source, &pagesize).unwrap_or_default();
-        Some(HugetlbStatsV2 { current, max, pagesize, failcnt })
+        let failcnt = huge_page_failures(source, pagesize).unwrap_or_default();
+        Some(HugetlbStatsV2 { current, max, pagesize: pagesize.clone(), failcnt })
     };
-    parse::huge_page_sizes().into_iter().filter_map(stats).collect()
+    parse::huge_page_sizes().iter().filter_map(stats).collect()
 }
 
 /// How often the limit on pages of this size was hit.
