@@ -13,6 +13,7 @@ use std::time::{Instant, SystemTime};
 use containerd_shim_protos::api::DeleteResponse;
 use protobuf::well_known_types::timestamp::Timestamp;
 use protobuf::{Message, MessageField};
+use runtime::sys::process::SingleThreaded;
 use runtime::{At, Call, Error, Kind, Result};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
@@ -52,6 +53,9 @@ pub(crate) fn run(args: &Args) -> Result<Deleted> {
 fn delete(bundle: &Path, deadline: Instant) -> Result<Deleted> {
     let state_dir = bundle.join(STATE_DIR);
     let mut failures = Vec::new();
+    let pid = keep(&mut failures, pid_in(&state_dir)).flatten();
+    keep(&mut failures, delete_container(&state_dir));
+    // What could not be deleted by the whole state, or was written by another version of it.
     let remains = keep(&mut failures, Remains::load(&state_dir).at("read the state")).flatten();
     if let Some(remains) = &remains {
         keep(&mut failures, remains.kill(deadline).at("kill"));
@@ -64,10 +68,21 @@ fn delete(bundle: &Path, deadline: Instant) -> Result<Deleted> {
     // Last: a daemon that lives has seen the end by now.
     let exit = keep(&mut failures, Exit::read(&state_dir).at("read the exit")).flatten();
     let exit = exit.unwrap_or_else(|| {
-        let pid = remains.and_then(|remains| remains.pid()).unwrap_or_default();
-        Exit::new(pid, KILLED, SystemTime::now())
+        let pid = pid.or_else(|| remains.and_then(|remains| remains.pid()));
+        Exit::new(pid.unwrap_or_default(), KILLED, SystemTime::now())
     });
     Ok(Deleted { answer: answer(&exit)?, failures })
+}
+
+fn pid_in(state_dir: &Path) -> Result<Option<u32>> {
+    Ok(Remains::load(state_dir).at("read the state")?.and_then(|remains| remains.pid()))
+}
+
+/// The runtime's own delete: it runs the poststop hooks, which nobody else will.
+fn delete_container(state_dir: &Path) -> Result<()> {
+    let single = SingleThreaded::verify()
+        .ok_or_else(|| Error::new(Kind::State("delete has more than one thread".into())))?;
+    runtime::process::delete_container(state_dir, &single).at("delete")
 }
 
 fn keep<T>(failures: &mut Vec<Error>, result: Result<T>) -> Option<T> {
