@@ -28,6 +28,9 @@ pub(crate) mod seccomp;
 mod sysctl;
 mod types;
 
+#[cfg(test)]
+mod snapshots;
+
 use crate::error::{Error, Result};
 use crate::features;
 use crate::process::CreateRequest;
