@@ -30,6 +30,8 @@ mod types;
 
 #[cfg(test)]
 mod snapshots;
+#[cfg(test)]
+mod timing;
 
 use crate::error::{Error, Result};
 use crate::features;
