@@ -170,4 +170,6 @@ pub(crate) fn is_supported(flag: Flag, host: &Host) -> bool {
 }
 
 #[cfg(test)]
+mod machine;
+#[cfg(test)]
 mod tests;
