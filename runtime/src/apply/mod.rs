@@ -9,3 +9,4 @@ pub mod network;
 pub mod oci_state;
 pub mod rlimits;
 pub mod scheduling;
+pub mod seccomp_agent;

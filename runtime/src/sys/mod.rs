@@ -17,3 +17,4 @@ pub mod rlimit;
 pub mod sched;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod unix_socket;
