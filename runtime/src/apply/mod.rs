@@ -2,6 +2,7 @@
 
 mod command;
 pub mod hooks;
+pub mod id_maps;
 pub mod intel_rdt;
 pub mod keyring;
 pub mod net_devices;
