@@ -371,7 +371,7 @@ assert os.umask(0) == 0o022
     #[test]
     fn a_hook_dies_with_the_process_that_waits_for_it() {
         let file = std::env::temp_dir().join(format!("hooks-orphan-{}", std::process::id()));
-        let script = format!("echo $$ > {}; kill -9 $PPID; sleep 1000", file.display());
+        let script = format!("echo $$ > {}; kill -9 $PPID; exec sleep 1000", file.display());
         let (end, _) = end_of_fork(|single| {
             with_state(BTreeMap::new(), |state| {
                 run(single, HookPoint::Prestart, &[shell(&script)], state).unwrap();
