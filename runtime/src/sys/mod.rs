@@ -27,5 +27,4 @@ pub mod seccomp;
 pub mod socket;
 #[cfg(test)]
 pub(crate) mod testing;
-
-pub use inherited::close_on_exec_from;
+pub mod unix_socket;

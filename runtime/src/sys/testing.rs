@@ -43,6 +43,12 @@ pub(crate) fn end_of_fork(claim: impl FnOnce(&SingleThreaded)) -> (WaitStatus, S
     }
 }
 
+/// A descriptor that a foreign library owns and keeps open until the process ends.
+pub(crate) fn borrow(fd: i32) -> BorrowedFd<'static> {
+    // SAFETY: the caller says so, in a test.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
 /// In a fork: the pipe to the test that made it.
 static REPORT: AtomicI32 = AtomicI32::new(-1);
 static HOOKED: Once = Once::new();
