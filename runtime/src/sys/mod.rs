@@ -6,3 +6,5 @@
 pub mod inside;
 pub mod mount;
 pub mod procfs;
+#[cfg(test)]
+pub(crate) mod testing;

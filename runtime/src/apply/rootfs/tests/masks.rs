@@ -1,0 +1,2 @@
+//! masks
+use super::*;

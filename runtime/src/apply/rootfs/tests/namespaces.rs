@@ -1,0 +1,2 @@
+//! namespaces
+use super::*;

@@ -1,0 +1,2 @@
+//! overlays
+use super::*;
