@@ -19,7 +19,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sched::CloneFlags;
 use rustix::mount::{MountPropagationFlags, mount_change};
 
-use super::{PreparedRootfs, Root, Surroundings, build, prepare};
+use super::{PreparedRootfs, Root, Surroundings, build, detach_from_host, prepare};
 use crate::Result;
 use crate::cgroup::CgroupPaths;
 use crate::plan::{
