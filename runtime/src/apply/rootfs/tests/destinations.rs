@@ -164,13 +164,13 @@ fn a_swapped_mount_target_never_escapes() {
 }
 
 /// Exchanges `target` and `link` in a directory, until it is dropped.
-struct Racer(nix::unistd::Pid);
+struct Racer(Pid);
 
 impl Racer {
     fn start(directory: &Path) -> Racer {
         let (one, other) = (directory.join("target"), directory.join("link"));
         Racer(forked(|| {
-            nix::sys::prctl::set_pdeathsig(nix::sys::signal::SIGKILL).unwrap();
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).unwrap();
             let exchange = rustix::fs::RenameFlags::EXCHANGE;
             let cwd = rustix::fs::CWD;
             loop {
@@ -182,7 +182,7 @@ impl Racer {
 
 impl Drop for Racer {
     fn drop(&mut self) {
-        nix::sys::signal::kill(self.0, nix::sys::signal::SIGKILL).unwrap();
+        nix::sys::signal::kill(self.0, Signal::SIGKILL).unwrap();
         nix::sys::wait::waitpid(self.0, None).unwrap();
     }
 }

@@ -14,9 +14,11 @@ mod overlays;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use nix::sched::CloneFlags;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use rustix::mount::{MountPropagationFlags, mount_change};
 
 use super::{PreparedRootfs, Root, Surroundings, build, detach_from_host, prepare};
@@ -53,7 +55,7 @@ pub(crate) fn alone(module: &str, test: &str, body: impl FnOnce(&Scene)) {
 pub(crate) struct Scene {
     pub(crate) directory: PathBuf,
     /// Stays on the host.
-    witness: Child,
+    witness: Pid,
     /// The machine's /proc.
     procfs: Procfs,
     pub(crate) namespaces: Namespaces,
@@ -62,8 +64,8 @@ pub(crate) struct Scene {
 
 impl Drop for Scene {
     fn drop(&mut self) {
-        self.witness.kill().unwrap();
-        self.witness.wait().unwrap();
+        nix::sys::signal::kill(self.witness, Signal::SIGKILL).unwrap();
+        nix::sys::wait::waitpid(self.witness, None).unwrap();
     }
 }
 
@@ -72,7 +74,12 @@ impl Scene {
         nix::sched::unshare(CloneFlags::CLONE_NEWNS).unwrap();
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
         mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC).unwrap();
-        let witness = Command::new("sleep").arg("60").spawn().unwrap();
+        let witness = forked(|| {
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).unwrap();
+            loop {
+                nix::unistd::pause();
+            }
+        });
         let scene = Scene {
             directory,
             witness,
@@ -104,7 +111,7 @@ impl Scene {
 
     /// What the host's mount table is.
     pub(crate) fn host_mounts(&self) -> String {
-        let path = format!("{}/mountinfo", self.witness.id());
+        let path = format!("{}/mountinfo", self.witness);
         String::from_utf8(self.procfs.read(path).unwrap()).unwrap()
     }
 

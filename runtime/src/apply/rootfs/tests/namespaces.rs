@@ -5,7 +5,7 @@ use super::*;
 /// Mounts a tmpfs from the host's side, as `mount` in another terminal would.
 fn mount_on_host(scene: &Scene, below: &str) {
     let status = std::process::Command::new("nsenter")
-        .arg(format!("--mount=/proc/{}/ns/mnt", scene.witness.id()))
+        .arg(format!("--mount=/proc/{}/ns/mnt", scene.witness))
         .args(["mount", "-t", "tmpfs", "late"])
         .arg(scene.path(below))
         .status();
@@ -110,7 +110,7 @@ fn a_mount_of_the_host_appears_in_a_slave() {
         // No program of the host's is in reach here.
         let volume = scene.path("volume/below");
         join(forked(|| {
-            let host = format!("{}/ns/mnt", scene.witness.id());
+            let host = format!("{}/ns/mnt", scene.witness);
             let host = rustix::fs::openat(
                 std::os::fd::AsFd::as_fd(&scene.procfs),
                 host.as_str(),
