@@ -5,6 +5,7 @@
 //! calls the host is a mount namespace whose mounts are all shared, as systemd has it, and
 //! a witness that stays there tells what became of it.
 
+mod cgroups;
 mod destinations;
 mod devices;
 mod masks;

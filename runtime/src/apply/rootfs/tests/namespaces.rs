@@ -203,7 +203,7 @@ fn a_root_on_the_host_is_for_hooks_and_goes() {
 }
 
 /// Becomes init in a new user namespace that maps 0 to 100000, and runs `body` there.
-fn in_user_namespace(flags: CloneFlags, body: impl FnOnce()) {
+pub(super) fn in_user_namespace(flags: CloneFlags, body: impl FnOnce()) {
     let (asks, told) = (rustix::pipe::pipe().unwrap(), rustix::pipe::pipe().unwrap());
     let child = forked(|| {
         nix::sched::unshare(CloneFlags::CLONE_NEWUSER).unwrap();
@@ -222,13 +222,13 @@ fn in_user_namespace(flags: CloneFlags, body: impl FnOnce()) {
     join(child);
 }
 
-fn give_away(path: &Path) {
+pub(super) fn give_away(path: &Path) {
     let status =
         std::process::Command::new("chown").args(["-R", "100000:100000"]).arg(path).status();
     assert!(status.unwrap().success());
 }
 
-const ALL: CloneFlags = CloneFlags::CLONE_NEWNS
+pub(super) const ALL: CloneFlags = CloneFlags::CLONE_NEWNS
     .union(CloneFlags::CLONE_NEWPID)
     .union(CloneFlags::CLONE_NEWIPC)
     .union(CloneFlags::CLONE_NEWUTS)
