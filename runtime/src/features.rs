@@ -224,4 +224,63 @@ mod tests {
         let capabilities = document.pointer("/linux/capabilities").unwrap();
         assert_eq!(capabilities.as_array().unwrap().len(), 40);
     }
+
+    const NOTHING: Supported = Supported {
+        apparmor: false,
+        selinux: false,
+        user_namespaces: false,
+        time_namespaces: false,
+        host_mount_namespace: false,
+        idmapped_mounts: false,
+        seccomp_notify: false,
+        net_devices: false,
+        intel_rdt: false,
+        systemd_cgroups: false,
+        systemd_user_cgroups: false,
+    };
+
+    /// The plan of a container that asks for nothing special.
+    fn plan() -> Plan {
+        let text = br#"{"ociVersion":"1.3.0","root":{"path":"/r"},
+            "process":{"cwd":"/","args":["a"]},"linux":{"namespaces":[{"type":"mount"}]}}"#;
+        let request = crate::process::CreateRequest {
+            id: "c1".to_owned(),
+            bundle: "/bundle".into(),
+            state_dir: "/state".into(),
+            rootfs: Vec::new(),
+            options: crate::process::CreateOptions::default(),
+            pid_file: None,
+        };
+        Plan::new(&request, &crate::spec::Spec::from_json(text).unwrap(), &Host::example()).unwrap()
+    }
+
+    #[test]
+    fn what_cannot_be_carried_out_is_refused_by_its_property() {
+        assert_eq!(NOTHING.check(&plan()), Ok(()));
+        let mut user = plan();
+        user.namespaces.user = Namespace::New;
+        let mut time = plan();
+        time.namespaces.time = Namespace::New;
+        let mut mount = plan();
+        mount.namespaces.mount = Namespace::Host;
+        let mut label = plan();
+        label.process.selinux_label = Some("l".to_owned());
+        let mut idmap = plan();
+        let rootfs = crate::plan::mounts::rootfs_mount(
+            "overlay",
+            "overlay",
+            "",
+            &["uidmap=0:1:1", "gidmap=0:1:1"].map(str::to_owned),
+        );
+        idmap.rootfs.source = RootfsSource::Mounts(vec![rootfs.unwrap()]);
+        for (plan, refused) in [
+            (user, "linux.namespaces: user namespaces: not supported yet"),
+            (time, "linux.namespaces: time namespaces: not supported yet"),
+            (mount, "linux.namespaces: no mount namespace: not supported yet"),
+            (label, "process.selinuxLabel: SELinux: not supported yet"),
+            (idmap, "rootfs.options: idmapped mounts: not supported yet"),
+        ] {
+            assert_eq!(NOTHING.check(&plan).unwrap_err().to_string(), refused);
+        }
+    }
 }

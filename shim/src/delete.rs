@@ -8,11 +8,12 @@
 //! is, but for the bundle itself, which containerd removes.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use containerd_shim_protos::api::DeleteResponse;
 use protobuf::well_known_types::timestamp::Timestamp;
 use protobuf::{Message, MessageField};
+use runtime::sys::process::SingleThreaded;
 use runtime::{At, Call, Error, Kind, Result};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
@@ -20,11 +21,8 @@ use rustix::mount::UnmountFlags;
 use crate::address::Address;
 use crate::args::Args;
 use crate::exit_file::{Exit, STATE_DIR};
-use crate::remains::Remains;
+use crate::remains::{DEADLINE, Remains};
 use crate::start::ADDRESS_FILE;
-
-/// Of the 5 s that containerd allows: 1 s is for its own part.
-const DEADLINE: Duration = Duration::from_secs(4);
 
 /// 128 + SIGKILL: what is answered where nobody saw the end.
 const KILLED: u32 = 137;
@@ -55,6 +53,9 @@ pub(crate) fn run(args: &Args) -> Result<Deleted> {
 fn delete(bundle: &Path, deadline: Instant) -> Result<Deleted> {
     let state_dir = bundle.join(STATE_DIR);
     let mut failures = Vec::new();
+    let pid = keep(&mut failures, pid_in(&state_dir)).flatten();
+    keep(&mut failures, delete_container(&state_dir));
+    // What could not be deleted by the whole state, or was written by another version of it.
     let remains = keep(&mut failures, Remains::load(&state_dir).at("read the state")).flatten();
     if let Some(remains) = &remains {
         keep(&mut failures, remains.kill(deadline).at("kill"));
@@ -67,10 +68,21 @@ fn delete(bundle: &Path, deadline: Instant) -> Result<Deleted> {
     // Last: a daemon that lives has seen the end by now.
     let exit = keep(&mut failures, Exit::read(&state_dir).at("read the exit")).flatten();
     let exit = exit.unwrap_or_else(|| {
-        let pid = remains.and_then(|remains| remains.pid()).unwrap_or_default();
-        Exit::new(pid, KILLED, SystemTime::now())
+        let pid = pid.or_else(|| remains.and_then(|remains| remains.pid()));
+        Exit::new(pid.unwrap_or_default(), KILLED, SystemTime::now())
     });
     Ok(Deleted { answer: answer(&exit)?, failures })
+}
+
+fn pid_in(state_dir: &Path) -> Result<Option<u32>> {
+    Ok(Remains::load(state_dir).at("read the state")?.and_then(|remains| remains.pid()))
+}
+
+/// The runtime's own delete: it runs the poststop hooks, which nobody else will.
+fn delete_container(state_dir: &Path) -> Result<()> {
+    let single = SingleThreaded::verify()
+        .ok_or_else(|| Error::new(Kind::State("delete has more than one thread".into())))?;
+    runtime::process::delete_container(state_dir, &single).at("delete")
 }
 
 fn keep<T>(failures: &mut Vec<Error>, result: Result<T>) -> Option<T> {
@@ -119,6 +131,7 @@ fn answer(exit: &Exit) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::time::Duration;
 
     use crate::address::Claim;
 

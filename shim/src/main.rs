@@ -81,9 +81,10 @@ fn serve(args: Args) -> Result<()> {
     serve::run(args)
 }
 
-/// The features document of the OCI runtime.
+/// The features document of the OCI runtime, as JSON.
 fn features() -> Result<Vec<u8>> {
-    Ok(br#"{"ociVersionMin":"1.0.0","ociVersionMax":"1.2.1","linux":{}}"#.to_vec())
+    let host = runtime::plan::Host::read(None)?;
+    Ok(runtime::features::features(&host).to_string().into_bytes())
 }
 
 fn print(bytes: &[u8]) -> Result<()> {

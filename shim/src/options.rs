@@ -362,6 +362,21 @@ mod tests {
     }
 
     #[test]
+    fn the_drop_ins_for_containerd_name_this_runtime_and_known_options() {
+        for (name, plugin) in [
+            ("containerd-1.x.toml", "io.containerd.grpc.v1.cri"),
+            ("containerd-2.x.toml", "io.containerd.cri.v1.runtime"),
+        ] {
+            let path = format!("{}/../config/{name}", env!("CARGO_MANIFEST_DIR"));
+            let text = std::fs::read_to_string(path).unwrap();
+            let config: toml::Table = toml::from_str(&text).unwrap();
+            let handler = &config["plugins"][plugin]["containerd"]["runtimes"]["myshim"];
+            assert_eq!(handler["runtime_type"].as_str(), Some(crate::info::NAME));
+            Keys::deserialize(handler["options"].clone()).unwrap();
+        }
+    }
+
+    #[test]
     fn a_file_is_read_where_one_is_named() {
         let path = std::env::temp_dir().join(format!("myshim-options-{}.toml", std::process::id()));
         std::fs::write(&path, "NoNewKeyring = true\n").unwrap();

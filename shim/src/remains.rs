@@ -10,7 +10,6 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use runtime::cgroup::CgroupPaths;
 use runtime::{Error, Kind, Result};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
@@ -20,10 +19,16 @@ use serde::Deserialize;
 /// The runtime's state.
 const STATE: &str = "state.json";
 
+/// For all that is waited for here together. containerd allows `delete` 5 s, of which 2 s may go
+/// into waiting for the lock on the sockets' folder.
+pub(crate) const DEADLINE: Duration = Duration::from_millis(2500);
+
 /// Between two looks at a cgroup that empties.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// What may be left of a container.
+/// What may be left of a container: the part of the runtime's state that this needs. Not the
+/// runtime's own type, so that the `delete` of a new version, after an upgrade, understands what
+/// an old one has left.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Remains {
     /// Its init; absent when it never had one.
@@ -31,7 +36,18 @@ pub(crate) struct Remains {
     init: Option<Init>,
     /// Its cgroups.
     #[serde(default)]
-    cgroup: CgroupPaths,
+    cgroup: Cgroups,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Cgroups {
+    directories: Vec<Directory>,
+}
+
+/// One per hierarchy.
+#[derive(Debug, Deserialize)]
+struct Directory {
+    path: PathBuf,
 }
 
 /// A process that cannot be mistaken for another one.
@@ -242,8 +258,8 @@ fn is_gone(error: &std::io::Error) -> bool {
 }
 
 fn too_late(awaited: &str) -> Error {
-    let awaited = awaited.to_owned();
-    Error::new(Kind::Deadline { awaited, after_ms: 4000 })
+    let after_ms = u64::try_from(DEADLINE.as_millis()).unwrap_or(u64::MAX);
+    Error::new(Kind::Deadline { awaited: awaited.to_owned(), after_ms })
 }
 
 #[cfg(test)]
@@ -276,12 +292,27 @@ mod tests {
     }
 
     fn remains(init: Option<Init>, cgroups: &[&Path]) -> Remains {
-        let directories = cgroups.iter().map(|path| runtime::cgroup::CgroupDirectory {
-            version: 1,
-            controllers: Vec::new(),
-            path: path.to_path_buf(),
-        });
-        Remains { init, cgroup: CgroupPaths { directories: directories.collect() } }
+        let directories = cgroups.iter().map(|path| Directory { path: path.to_path_buf() });
+        Remains { init, cgroup: Cgroups { directories: directories.collect() } }
+    }
+
+    #[test]
+    fn the_state_of_the_runtime_is_understood() {
+        let dir = std::env::temp_dir().join(format!("myshim-remains-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        assert!(Remains::load(&dir).unwrap().is_none());
+        let state = r#"{
+            "container": {"id": "web"},
+            "init": {"pid": 7, "start_time": 8},
+            "cgroup": {"directories": [{"version": "V1", "controllers": [], "path": "/c"}]}
+        }"#;
+        fs::write(dir.join(STATE), state).unwrap();
+        let remains = Remains::load(&dir).unwrap().unwrap();
+        assert_eq!(remains.pid(), Some(7));
+        assert_eq!(remains.cgroup.directories[0].path, Path::new("/c"));
+        fs::write(dir.join(STATE), r#"{"init": null, "cgroup": {"directories": []}}"#).unwrap();
+        assert_eq!(Remains::load(&dir).unwrap().unwrap().pid(), None);
+        fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
@@ -318,7 +349,9 @@ mod tests {
         remains.kill(deadline()).unwrap();
         remains.remove_cgroups(deadline()).unwrap();
         assert!(!top.exists());
-        reaper.join().unwrap().map(|status| assert!(!status.unwrap().success()));
+        for status in reaper.join().unwrap() {
+            assert!(!status.unwrap().success());
+        }
         remains.kill(deadline()).unwrap();
         remains.remove_cgroups(deadline()).unwrap();
     }

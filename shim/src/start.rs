@@ -7,7 +7,9 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use runtime::{At, Call, Error, Result};
@@ -80,7 +82,10 @@ fn start_daemon(
 }
 
 fn note(address: &Address) -> Result<()> {
-    fs::write(ADDRESS_FILE, address.url()).call(|| format!("write({ADDRESS_FILE:?})"))
+    let mut options = fs::OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(ADDRESS_FILE);
+    file.and_then(|mut file| file.write_all(address.url().as_bytes()))
+        .call(|| format!("write({ADDRESS_FILE:?})"))
 }
 
 /// What the container shares its daemon with others by. All else in config.json is for later.

@@ -108,3 +108,85 @@ fn bind(root: BorrowedFd<'_>, console: &Console) -> Result<()> {
     }
     source.attach_at(directory.as_fd(), &name).at("/dev/console")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+    use super::*;
+    use crate::apply::rootfs::tests::{
+        Scene, alone, bind as bind_mount, default_devices, default_mounts,
+    };
+    use crate::plan::Rootfs;
+
+    const SIZE: Terminal = Terminal { rows: 31, columns: 97 };
+
+    fn rootfs(scene: &Scene) -> Rootfs {
+        Rootfs { devices: default_devices(), ..scene.rootfs(default_mounts()) }
+    }
+
+    #[test]
+    fn the_console_is_of_the_containers_own_devpts() {
+        alone(module_path!(), "the_console_is_of_the_containers_own_devpts", |scene| {
+            let rootfs = rootfs(scene);
+            let root = scene.enter(&rootfs);
+            let console = open(&root, SIZE).unwrap();
+            let size = rustix::termios::tcgetwinsize(&console.slave).unwrap();
+            assert_eq!((size.ws_row, size.ws_col), (31, 97));
+            let slave = rustix::fs::fstat(&console.slave).unwrap();
+            let bound = std::fs::metadata("/dev/console").unwrap();
+            assert_eq!((bound.dev(), bound.ino()), (slave.st_dev, slave.st_ino));
+            assert_eq!(std::fs::metadata("/dev/pts/0").unwrap().ino(), slave.st_ino);
+
+            let (mut master, mut slave) =
+                (std::fs::File::from(console.master), std::fs::File::from(console.slave));
+            slave.write_all(b"hello\n").unwrap();
+            let mut read = [0; 7];
+            master.read_exact(&mut read).unwrap();
+            assert_eq!(&read, b"hello\r\n");
+
+            let other = open_in_container(Terminal { rows: 0, columns: 0 }).unwrap();
+            assert!(std::fs::metadata("/dev/pts/1").unwrap().file_type().is_char_device());
+            drop(other);
+        });
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_console_is_replaced() {
+        alone(module_path!(), "a_link_in_the_place_of_the_console_is_replaced", |scene| {
+            scene.write("victim", "");
+            let mut rootfs = rootfs(scene);
+            rootfs.mounts.retain(|mount| mount.destination != Path::new("/dev"));
+            scene.link(scene.path("victim").to_str().unwrap(), "image/dev/console");
+            let root = scene.enter(&rootfs);
+            open(&root, SIZE).unwrap();
+            let console = std::fs::symlink_metadata("/dev/console").unwrap();
+            assert!(console.file_type().is_char_device());
+            assert!(!scene.mounts().contains("/victim"));
+        });
+    }
+
+    /// CVE-2025-52565.
+    #[test]
+    fn a_faked_ptmx_is_not_opened() {
+        alone(module_path!(), "a_faked_ptmx_is_not_opened", |scene| {
+            let with = |fake| {
+                let mut rootfs = rootfs(scene);
+                rootfs.mounts.push(fake);
+                rootfs
+            };
+            scene.make_directory("pts");
+            scene.write("pts/ptmx", "");
+            let fakes = [
+                (bind_mount(&scene.path("pts"), "/dev/pts"), "needs a devpts"),
+                (bind_mount(&scene.path("pts/ptmx"), "/dev/pts/ptmx"), "EXDEV"),
+            ];
+            for (fake, words) in fakes {
+                let root = scene.build(&with(fake)).unwrap();
+                let error = open(&root, SIZE).unwrap_err().to_string();
+                assert!(error.contains(words), "{error}");
+            }
+        });
+    }
+}

@@ -144,3 +144,81 @@ fn is_null(stat: &rustix::fs::Stat) -> bool {
 fn streams() -> [BorrowedFd<'static>; 3] {
     [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()]
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+    use crate::apply::console;
+    use crate::apply::rootfs::tests::{alone, default_devices, default_mounts};
+    use crate::plan::{Capabilities, ExecCpuAffinity, Rootfs, Terminal};
+
+    fn process(uid: u32) -> Process {
+        Process {
+            args: vec!["true".to_owned()],
+            env: Vec::new(),
+            cwd: "/".into(),
+            terminal: None,
+            uid,
+            gid: 0,
+            groups: Vec::new(),
+            umask: 0o022,
+            capabilities: Capabilities::default(),
+            rlimits: Vec::new(),
+            no_new_privileges: true,
+            oom_score_adj: None,
+            apparmor_profile: None,
+            selinux_label: None,
+            scheduler: None,
+            io_priority: None,
+            exec_cpu_affinity: ExecCpuAffinity::default(),
+            memory_policy: None,
+            personality: None,
+            new_keyring: false,
+        }
+    }
+
+    #[test]
+    fn streams_go_to_the_user_but_never_dev_null() {
+        alone(module_path!(), "streams_go_to_the_user_but_never_dev_null", |scene| {
+            scene.write("out", "");
+            let host_null = File::open("/dev/null").unwrap();
+            let before = host_null.metadata().unwrap().uid();
+            let open = |path| File::options().write(true).open(path).unwrap();
+            let (out, null) = (open(scene.path("out")), File::open("/dev/null").unwrap());
+            let log = out.try_clone().unwrap();
+            let streams = vec![null.into(), out.into(), open(scene.path("out")).into()];
+            let devices = default_devices();
+            scene.enter(&Rootfs { devices, ..scene.rootfs(default_mounts()) });
+            connect(streams, &process(1234)).unwrap();
+            assert_eq!(log.metadata().unwrap().uid(), 1234);
+            assert_eq!(host_null.metadata().unwrap().uid(), before);
+            let own = std::fs::metadata("/dev/null").unwrap();
+            let stdin = rustix::fs::fstat(rustix::stdio::stdin()).unwrap();
+            assert_eq!((stdin.st_dev, stdin.st_ino), (own.dev(), own.ino()));
+            assert_eq!(own.uid(), 0);
+            rustix::io::write(rustix::stdio::stdout(), b"hello").unwrap();
+            assert_eq!(log.metadata().unwrap().len(), 5);
+        });
+    }
+
+    #[test]
+    fn a_terminal_becomes_the_controlling_terminal() {
+        alone(module_path!(), "a_terminal_becomes_the_controlling_terminal", |scene| {
+            let devices = default_devices();
+            let root = scene.enter(&Rootfs { devices, ..scene.rootfs(default_mounts()) });
+            let console = console::open(&root, Terminal { rows: 0, columns: 0 }).unwrap();
+            // Closing the master is a SIGHUP for the session's leader.
+            let _master = std::mem::ManuallyDrop::new(console.master);
+            new_session().unwrap();
+            connect_terminal(console.slave, &process(1234)).unwrap();
+            let tty = File::open("/dev/tty").unwrap();
+            let session = rustix::termios::tcgetsid(&tty).unwrap();
+            assert_eq!(session, rustix::process::getpid());
+            assert_eq!(std::fs::metadata("/dev/pts/0").unwrap().uid(), 1234);
+            assert_eq!(std::fs::metadata("/dev/console").unwrap().uid(), 1234);
+        });
+    }
+}

@@ -72,16 +72,19 @@ fn build(plan: &CgroupPlan, layout: &Layout, made: &mut Vec<PathBuf>) -> Result<
         let leaf = make_leaf(hierarchy, &plan.path, made)
             .at_with(|| format!("make the cgroup in hierarchy {}", hierarchy.title()))?;
         if hierarchy.controllers.iter().any(|controller| controller == "cpuset") {
-            inherit_cpuset(&hierarchy.mount_point, &leaf)?;
+            inherit_cpuset(&hierarchy.mount_point, &leaf, made.contains(&leaf))?;
         }
         let controllers = hierarchy.controllers.clone();
         paths.directories.push(CgroupDirectory { version: Version::V1, controllers, path: leaf });
     }
     if let Some(hierarchy) = &layout.v2 {
         let needed = needed_controllers(plan);
+        let before = made.len();
         match make_v2(hierarchy, &plan.path, &needed, made) {
             Ok(directory) => paths.directories.push(directory),
-            Err(error) if is_optional(layout, plan) && is_denied(&error) => {}
+            Err(error) if is_optional(layout, plan) && is_denied(&error) => {
+                remove_made(&made.split_off(before))?;
+            }
             Err(error) => return Err(error.at("make the cgroup in hierarchy v2")),
         }
     }
@@ -184,9 +187,14 @@ fn refuse_in_use(leaf: &Path) -> Result<()> {
 /// A new v1 cpuset is empty, and no process can enter it before it has CPUs and memory nodes
 /// (cgroup.clone_children would copy them, but is off by default and not ours to set on
 /// parents). Parents that are empty, too, are filled from the top.
-fn inherit_cpuset(mount_point: &Path, leaf: &Path) -> Result<()> {
+fn inherit_cpuset(mount_point: &Path, leaf: &Path, is_new: bool) -> Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        fill_from_parent(mount_point, leaf, file).at("copy the cpuset of the parent")?;
+        match leaf.parent() {
+            Some(parent) if is_new => fill_from_parent(mount_point, parent, file)
+                .and_then(|inherited| files::write(&leaf.join(file), inherited.trim())),
+            _ => fill_from_parent(mount_point, leaf, file).map(drop),
+        }
+        .at("copy the cpuset of the parent")?;
     }
     Ok(())
 }

@@ -81,3 +81,6 @@ fn replace_program(policy: &DevicePolicy, paths: &CgroupPaths) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

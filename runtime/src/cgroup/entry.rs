@@ -60,7 +60,8 @@ impl Cgroup {
     /// # Errors
     /// As for [`Cgroup::entry`].
     pub fn entry_beside(&self, init: i32) -> Result<Entry> {
-        let own = files::read(Path::new(&format!("/proc/{init}/cgroup")))?;
+        let path = format!("/proc/{init}/cgroup");
+        let own = files::try_read_list(Path::new(&path)).call(|| format!("read({path})"))?;
         let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
         let below = self.paths.v2().zip(own).and_then(|(top, own)| {
             // `own` begins with the container's path, below the root of the cgroup namespace;

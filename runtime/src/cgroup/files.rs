@@ -14,28 +14,42 @@ pub(super) fn open(path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// The whole content. An interface file gives at most a page per read(2), and cgroup.procs may
-/// have many pages: it has ended when a read gives nothing.
+/// The whole content of an open file of one record, which is what all files of a cgroup are but
+/// the lists of processes: the kernel gives a record whole, so a read that does not fill the
+/// buffer was the last.
 pub(super) fn read_fd(fd: impl AsFd) -> rustix::io::Result<String> {
+    read_until(fd, |read| read < PAGE)
+}
+
+const PAGE: usize = 4096;
+
+fn read_until(fd: impl AsFd, is_end: impl Fn(usize) -> bool) -> rustix::io::Result<String> {
     let mut content = Vec::new();
-    let mut page = [0u8; 4096];
+    let mut page = [0u8; PAGE];
     loop {
         let read = rustix::io::retry_on_intr(|| rustix::io::read(&fd, &mut page))?;
-        if read == 0 {
+        content.extend_from_slice(page.get(..read).unwrap_or_default());
+        if read == 0 || is_end(read) {
             return Ok(String::from_utf8_lossy(&content).into_owned());
         }
-        content.extend_from_slice(page.get(..read).unwrap_or_default());
     }
 }
 
-/// The whole content of a file, with the bare errno for callers to whom some are answers.
+/// The whole content of a file of one record, with the bare errno for callers to whom some are
+/// answers.
 pub(super) fn try_read(path: &Path) -> rustix::io::Result<String> {
     read_fd(open(path, OFlags::RDONLY)?)
 }
 
-/// The whole content of a file.
+/// The whole content of a file of one record.
 pub(super) fn read(path: &Path) -> Result<String> {
     try_read(path).call(|| format!("read({})", path.display()))
+}
+
+/// The whole content of a file of many records: a read gives as many as fit, so it has ended
+/// when one gives nothing.
+pub(super) fn try_read_list(path: &Path) -> rustix::io::Result<String> {
+    read_until(open(path, OFlags::RDONLY)?, |_| false)
 }
 
 /// Writes a value with one write(2): that is how the kernel takes it, whole or not at all.

@@ -16,12 +16,13 @@ use crate::error::{At, Call, Error, Kind, Result};
 /// FUSE daemon that is frozen itself) stops when the kernel wakes it.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The freezer's position.
+/// The freezer's position, as it was last set. (A signal makes a frozen process move for a
+/// moment, on its way back into the freezer.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freeze {
-    /// No process runs.
+    /// Processes are to stop, and [`Cgroup::freeze`] waited until they had.
     Frozen,
-    /// All run, or they are still on the way to stop.
+    /// Processes run.
     Thawed,
 }
 
@@ -37,9 +38,13 @@ impl Cgroup {
     /// `Deadline` when a process does not stop within 10 s: all run again then. `Unsupported`
     /// when the container is in no freezer.
     pub fn freeze(&self) -> Result<()> {
+        self.freeze_within(DEADLINE)
+    }
+
+    pub(super) fn freeze_within(&self, within: Duration) -> Result<()> {
         let result = match self.freezer()? {
-            Freezer::V2(directory) => freeze_v2(directory),
-            Freezer::V1(directory) => freeze_v1(directory),
+            Freezer::V2(directory) => freeze_v2(directory, within),
+            Freezer::V1(directory) => freeze_v1(directory, within),
         };
         match result {
             Ok(()) => Ok(()),
@@ -67,13 +72,13 @@ impl Cgroup {
     /// # Errors
     /// `Call` when it cannot be read.
     pub fn freezer_state(&self) -> Result<Option<Freeze>> {
-        let (file, frozen) = match self.freezer() {
-            Ok(Freezer::V2(directory)) => (directory.join("cgroup.events"), "frozen 1"),
-            Ok(Freezer::V1(directory)) => (directory.join("freezer.state"), "FROZEN"),
+        let file = match self.freezer() {
+            Ok(Freezer::V2(directory)) => directory.join("cgroup.freeze"),
+            Ok(Freezer::V1(directory)) => directory.join("freezer.self_freezing"),
             Err(_) => return Ok(None),
         };
         match files::try_read(&file) {
-            Ok(state) if state.lines().any(|line| line == frozen) => Ok(Some(Freeze::Frozen)),
+            Ok(position) if position.trim() == "1" => Ok(Some(Freeze::Frozen)),
             Ok(_) => Ok(Some(Freeze::Thawed)),
             Err(errno) if files::is_gone(errno) => Ok(None),
             Err(errno) => Err(errno).call(|| format!("read({})", file.display())),
@@ -94,12 +99,12 @@ impl Cgroup {
     }
 }
 
-fn freeze_v2(directory: &Path) -> Result<()> {
+fn freeze_v2(directory: &Path, within: Duration) -> Result<()> {
     // Opened before the write, so that no change is missed.
     let path = directory.join("cgroup.events");
     let events = files::open(&path, OFlags::RDONLY).call(|| format!("open({})", path.display()))?;
     files::write(&directory.join("cgroup.freeze"), "1")?;
-    wait_for_event(&events, &path, "frozen", "1", DEADLINE)
+    wait_for_event(&events, &path, "frozen", "1", within)
 }
 
 /// Waits until a line of cgroup.events says so: the kernel tells its changes by POLLPRI.
@@ -137,7 +142,7 @@ pub(super) fn wait_for_event(
 /// Processes that are forked while the kernel walks the list are missed by it, so the order has
 /// to be given again; v1 has no event to wait for. When processes keep appearing, letting them
 /// run for a moment helps: the order then meets them in another state.
-fn freeze_v1(directory: &Path) -> Result<()> {
+fn freeze_v1(directory: &Path, within: Duration) -> Result<()> {
     const LONGEST_PAUSE: Duration = Duration::from_millis(5);
     let file = directory.join("freezer.state");
     let begin = Instant::now();
@@ -147,7 +152,7 @@ fn freeze_v1(directory: &Path) -> Result<()> {
         if files::read(&file)?.trim() == "FROZEN" {
             return Ok(());
         }
-        if begin.elapsed() > DEADLINE {
+        if begin.elapsed() > within {
             break;
         }
         if round % 50 == 0 {
@@ -156,7 +161,7 @@ fn freeze_v1(directory: &Path) -> Result<()> {
         std::thread::sleep(pause);
         pause = LONGEST_PAUSE.min(pause * 2);
     }
-    Err(late(format!("FROZEN in {}", file.display()), DEADLINE))
+    Err(late(format!("FROZEN in {}", file.display()), within))
 }
 
 /// The error of a wait that took too long.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Version, files};
-use crate::error::{At, Error, Kind, Result};
+use crate::error::{At, Call, Error, Kind, Result};
 
 /// The hierarchies of a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +50,8 @@ impl Layout {
     /// # Errors
     /// `Unsupported` where no hierarchy is mounted.
     pub fn detect() -> Result<Layout> {
-        let mountinfo = files::read(Path::new("/proc/self/mountinfo"))?;
+        let path = "/proc/self/mountinfo";
+        let mountinfo = files::try_read_list(Path::new(path)).call(|| format!("read({path})"))?;
         let mut layout = Layout::parse(&mountinfo);
         if let Some(v2) = &mut layout.v2 {
             let controllers = files::read(&v2.mount_point.join("cgroup.controllers"))

@@ -15,6 +15,7 @@
 //! anything but the kernel's own file handlers, so the daemon may call them.
 
 mod create;
+mod delegate;
 mod device_control;
 mod device_program;
 mod devices;
@@ -22,11 +23,13 @@ mod entry;
 mod files;
 mod freezer;
 mod layout;
+mod oom;
 mod path;
 mod plan;
 mod processes;
 mod remove;
 mod resources;
+pub mod stats;
 mod update;
 mod write;
 
@@ -44,7 +47,9 @@ pub use devices::{DeviceAccess, DeviceAction, DeviceClass, DevicePolicy, DeviceR
 pub use entry::Entry;
 pub use freezer::Freeze;
 pub use layout::{Access, Hierarchy, Layout};
+pub use oom::{OomWatch, Readiness};
 pub use plan::{CgroupPlan, Driver};
+pub use stats::Stats;
 pub use write::{Choice, Missing, Write};
 
 /// The two versions of the kernel's interface, cgroups(7).

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -13,6 +14,10 @@ use crate::error::{At, Call, Result};
 /// How many times the list is read anew for processes that appear while the others get their
 /// signal, when the cgroup cannot be frozen.
 const MAX_ROUNDS: usize = 100;
+
+/// A process that does not stop in this time (it waits for a device) delays the signal no
+/// longer: the others get it in rounds.
+const FREEZE_DEADLINE: Duration = Duration::from_millis(500);
 
 impl Cgroup {
     /// All processes in it and in the cgroups below it. None when it is gone.
@@ -44,7 +49,7 @@ impl Cgroup {
         }
         // A cgroup that cannot be frozen in time still gets its signals, in rounds.
         let was_frozen = self.freezer_state()? == Some(Freeze::Frozen);
-        let frozen = was_frozen || self.freeze().is_ok();
+        let frozen = was_frozen || self.freeze_within(FREEZE_DEADLINE).is_ok();
         let sent = self.signal_each(signal, if frozen { 1 } else { MAX_ROUNDS });
         if frozen && (!was_frozen || signal == Signal::SIGKILL) {
             self.thaw()?;
@@ -96,7 +101,7 @@ pub(super) fn in_directory(directory: &Path) -> Result<Vec<i32>> {
 
 fn collect(directory: &Path, pids: &mut Vec<i32>) -> Result<()> {
     let file = directory.join("cgroup.procs");
-    match files::try_read(&file) {
+    match files::try_read_list(&file) {
         // A process outside of our pid namespace is listed as 0, and kill(0) would hit us.
         Ok(list) => {
             pids.extend(list.lines().filter_map(|l| l.parse::<i32>().ok()).filter(|&pid| pid > 0))

@@ -1,8 +1,9 @@
 //! Cgroups of the machine that the tests run on, removed whatever happens.
 
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use oci_spec::runtime::LinuxResources;
 
@@ -13,6 +14,15 @@ pub(super) struct TestCgroup {
     pub(super) cgroup: Cgroup,
     pub(super) path: PathBuf,
     children: Vec<Child>,
+}
+
+/// Waits until something is so, as long as a busy machine may need.
+pub(super) fn wait_until(mut is_so: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "waited in vain");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// A path that nobody else uses: `/myshim-test-PID-N/web`.
@@ -35,14 +45,26 @@ pub(super) fn plan(path: &std::path::Path, resources: &str) -> crate::Result<Cgr
     CgroupPlan::new(Driver::Cgroupfs, Some(path), "web", Some(&resources), &layout)
 }
 
+/// The v2 hierarchy of this machine as if it were alone. `None` where there is none.
+pub(super) fn v2_alone() -> Option<Layout> {
+    let v2 = Layout::detect().unwrap().v2?;
+    Some(Layout { v1: Vec::new(), v2: Some(v2) })
+}
+
 pub(super) fn create(path: &std::path::Path, resources: &str) -> crate::Result<Created> {
     Cgroup::create(&plan(path, resources)?, &Layout::detect().unwrap())
 }
 
 impl TestCgroup {
     pub(super) fn new(resources: &str) -> TestCgroup {
+        TestCgroup::with_layout(resources, &Layout::detect().unwrap())
+    }
+
+    pub(super) fn with_layout(resources: &str, layout: &Layout) -> TestCgroup {
         let path = unique_path();
-        let cgroup = create(&path, resources).unwrap().cgroup;
+        let resources: LinuxResources = serde_json::from_str(resources).unwrap();
+        let plan = CgroupPlan::new(Driver::Cgroupfs, Some(&path), "web", Some(&resources), layout);
+        let cgroup = Cgroup::create(&plan.unwrap(), layout).unwrap().cgroup;
         TestCgroup { cgroup, path, children: Vec::new() }
     }
 
@@ -57,7 +79,7 @@ impl TestCgroup {
             None => String::new(),
         };
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", &format!("{join_v2}{script}")]);
+        command.stderr(Stdio::null()).args(["-c", &format!("{join_v2}{script}")]);
         let (child, thread) = std::thread::spawn(move || {
             entry.join_self().unwrap();
             (command.spawn().unwrap(), rustix::thread::gettid().as_raw_nonzero())
@@ -66,11 +88,12 @@ impl TestCgroup {
         .unwrap();
         // The end of a thread is announced a moment before it has left its cgroup.
         let task = PathBuf::from(format!("/proc/self/task/{thread}"));
-        while task.exists() {
-            std::thread::yield_now();
-        }
+        wait_until(|| !task.exists());
         let pid = i32::try_from(child.id()).unwrap();
         self.children.push(child);
+        let cgroup = self.cgroup.clone();
+        let child = self.children.last_mut().unwrap();
+        wait_until(|| cgroup.pids().unwrap().contains(&pid) || child.try_wait().unwrap().is_some());
         pid
     }
 

@@ -74,3 +74,6 @@ fn memory_used(directory: &Path) -> Result<u64> {
         Error::new(Kind::Corrupt(format!("memory.current is {content:?}, which is no number")))
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,7 +53,7 @@ impl ExecTemplate {
 pub struct ProcessPlan {
     /// The process, resolved.
     pub process: Process,
-    /// See [`super::Plan::warnings`].
+    /// See [`Plan::warnings`].
     pub warnings: Vec<String>,
 }
 
@@ -75,5 +75,59 @@ impl ProcessPlan {
         let mut warnings = Vec::new();
         let process = process::plan(&spec, &context, &mut warnings)?;
         Ok(ProcessPlan { process, warnings })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::{CreateOptions, CreateRequest};
+    use crate::spec::Spec;
+
+    fn template() -> ExecTemplate {
+        let text = br#"{"ociVersion":"1.3.0","root":{"path":"/r"},
+            "process":{"cwd":"/","args":["a"],"oomScoreAdj":7},
+            "linux":{"namespaces":[{"type":"mount"}],"personality":{"domain":"LINUX32"},
+            "seccomp":{"defaultAction":"SCMP_ACT_ALLOW"}}}"#;
+        let request = CreateRequest {
+            id: "c1".to_owned(),
+            bundle: PathBuf::from("/bundle"),
+            state_dir: PathBuf::from("/state"),
+            rootfs: Vec::new(),
+            options: CreateOptions { no_new_keyring: true, ..CreateOptions::default() },
+            pid_file: None,
+        };
+        let spec = Spec::from_json(text).unwrap();
+        ExecTemplate::of(&Plan::new(&request, &spec, &Host::example()).unwrap())
+    }
+
+    #[test]
+    fn a_tenant_has_its_containers_filter_and_properties() {
+        let template = template();
+        assert!(!template.seccomp.as_ref().unwrap().bpf.is_empty());
+        let json = r#"{"cwd":"/","args":["b"],"capabilities":{"bounding":["CAP_X"]}}"#;
+        let plan = ProcessPlan::new(json, &template, &Host::example()).unwrap();
+        assert_eq!(plan.process.oom_score_adj, Some(7));
+        assert_eq!(plan.process.personality, Some(8));
+        assert!(!plan.process.new_keyring);
+        assert_eq!(plan.warnings.len(), 1);
+    }
+
+    #[test]
+    fn a_tenant_is_refused_by_field_as_an_init_is() {
+        let refusal =
+            |json| ProcessPlan::new(json, &template(), &Host::example()).unwrap_err().to_string();
+        assert_eq!(refusal(r#"{"cwd":"/","args":[]}"#), "process.args: is empty");
+        assert_eq!(
+            refusal(r#"{"cwd":"/","args":[1]}"#),
+            "process.args[0]: invalid type: integer `1`, expected a string"
+        );
+    }
+
+    #[test]
+    fn a_template_survives_the_way_through_json() {
+        let template = template();
+        let text = serde_json::to_string(&template).unwrap();
+        assert_eq!(serde_json::from_str::<ExecTemplate>(&text).unwrap(), template);
     }
 }

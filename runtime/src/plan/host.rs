@@ -121,7 +121,7 @@ impl Host {
     pub(crate) fn example() -> Host {
         Host {
             kernel: (6, 18),
-            cgroups: Layout::default(),
+            cgroups: unified(),
             last_capability: 40,
             privilege: Privilege::Root,
             net_namespace: (4, 0xF000_0000),
@@ -130,6 +130,20 @@ impl Host {
             seccomp_cache: None,
         }
     }
+}
+
+/// cgroup v2 alone, with every controller.
+#[cfg(test)]
+fn unified() -> Layout {
+    let controllers = "cpuset cpu io memory hugetlb pids rdma misc";
+    let hierarchy = crate::cgroup::Hierarchy {
+        controllers: controllers.split(' ').map(str::to_owned).collect(),
+        name: None,
+        mount_point: PathBuf::from("/sys/fs/cgroup"),
+        root: PathBuf::from("/"),
+        access: crate::cgroup::Access::ReadWrite,
+    };
+    Layout { v1: Vec::new(), v2: Some(hierarchy) }
 }
 
 #[cfg(test)]

@@ -28,6 +28,11 @@ pub(crate) mod seccomp;
 mod sysctl;
 mod types;
 
+#[cfg(test)]
+mod snapshots;
+#[cfg(test)]
+mod timing;
+
 use crate::error::{Error, Result};
 use crate::features;
 use crate::process::CreateRequest;

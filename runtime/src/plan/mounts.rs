@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use libc::{
     MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID,
-    MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY,
+    MOUNT_ATTR_RDONLY,
 };
 use oci_spec::runtime;
 
@@ -41,12 +41,10 @@ const MOUNT_IS_READONLY: [&str; 17] = [
     "tracefs",
 ];
 
-/// Attributes that a bind mount with other options loses, unless they are asked for.
-const TAKEN_OVER: u64 = MOUNT_ATTR_RDONLY
-    | MOUNT_ATTR_NOSUID
-    | MOUNT_ATTR_NODEV
-    | MOUNT_ATTR_NOEXEC
-    | MOUNT_ATTR_NOSYMFOLLOW;
+/// Attributes that a bind mount with other options loses, unless they are asked for. Not nosymfollow,
+/// which mount_setattr(2) knows since Linux 5.14 only.
+const TAKEN_OVER: u64 =
+    MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 
 impl Mount {
     /// The mount is to become read-only only when all else is in place: devices, mount points

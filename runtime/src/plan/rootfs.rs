@@ -99,3 +99,97 @@ fn mount_label(linux: Option<&Linux>, host: &Host) -> Result<Option<String>> {
         Some(_) => Err(Error::field("linux.mountLabel", "SELinux is not enabled on this host")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Plan;
+    use crate::process::CreateOptions;
+
+    fn plan_with(options: CreateOptions, root: &str, linux: &str) -> Result<Rootfs> {
+        let text = format!(
+            r#"{{"ociVersion":"1.3.0",{root}"process":{{"cwd":"/","args":["a"]}},
+            "linux":{{{linux}"namespaces":[{{"type":"mount"}}]}}}}"#
+        );
+        let request = CreateRequest {
+            id: "c1".to_owned(),
+            bundle: PathBuf::from("/bundle"),
+            state_dir: PathBuf::from("/state"),
+            rootfs: Vec::new(),
+            options,
+            pid_file: None,
+        };
+        let spec = Spec::from_json(text.as_bytes()).unwrap();
+        Plan::new(&request, &spec, &Host::example()).map(|plan| plan.rootfs)
+    }
+
+    const ROOT: &str = r#""root":{"path":"rootfs"},"#;
+
+    fn plan_of(linux: &str) -> Result<Rootfs> {
+        plan_with(CreateOptions::default(), ROOT, linux)
+    }
+
+    fn refusal(linux: &str) -> String {
+        plan_of(linux).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_root_is_required_and_relative_to_the_bundle() {
+        let source = |root| plan_with(CreateOptions::default(), root, "").map(|root| root.source);
+        let directory = RootfsSource::Directory("/bundle/rootfs".into());
+        assert_eq!(source(ROOT).unwrap(), directory);
+        let directory = RootfsSource::Directory("/srv/root".into());
+        assert_eq!(source(r#""root":{"path":"/srv/root"},"#).unwrap(), directory);
+        assert_eq!(source("").unwrap_err().to_string(), "root: missing");
+        let empty = source(r#""root":{"path":""},"#).unwrap_err().to_string();
+        assert_eq!(empty, "root.path: is empty");
+    }
+
+    #[test]
+    fn propagation_is_slave_unless_said_otherwise() {
+        let propagation =
+            |word: &str| plan_of(&format!(r#""rootfsPropagation":"{word}","#)).unwrap().propagation;
+        assert_eq!(propagation(""), Propagation::Slave);
+        assert_eq!(plan_of("").unwrap().propagation, Propagation::Slave);
+        assert_eq!(propagation("rshared"), Propagation::Shared);
+        assert_eq!(propagation("private"), Propagation::Private);
+        assert_eq!(propagation("unbindable"), Propagation::Unbindable);
+        assert_eq!(
+            refusal(r#""rootfsPropagation":"ro","#),
+            "linux.rootfsPropagation: \"ro\" is not a propagation"
+        );
+    }
+
+    #[test]
+    fn private_propagation_needs_pivot_root() {
+        let options = || CreateOptions { no_pivot_root: true, ..CreateOptions::default() };
+        let private = plan_with(options(), ROOT, r#""rootfsPropagation":"rprivate","#);
+        assert_eq!(
+            private.unwrap_err().to_string(),
+            "linux.rootfsPropagation: private is not safe without pivot_root"
+        );
+        assert!(!plan_with(options(), ROOT, "").unwrap().pivot);
+    }
+
+    #[test]
+    fn masked_and_read_only_paths_are_absolute_and_need_a_mount_namespace() {
+        assert_eq!(
+            refusal(r#""maskedPaths":["/proc/acpi","proc/keys"],"#),
+            "linux.maskedPaths[1]: \"proc/keys\" is not absolute"
+        );
+        let listed = ["/proc/bus".to_owned()];
+        assert_eq!(
+            paths(&listed, "linux.readonlyPaths", &Namespace::Host).unwrap_err().to_string(),
+            "linux.readonlyPaths: needs a mount namespace in linux.namespaces"
+        );
+    }
+
+    #[test]
+    fn a_mount_label_needs_selinux() {
+        assert_eq!(
+            refusal(r#""mountLabel":"system_u:object_r:container_file_t:s0","#),
+            "linux.mountLabel: SELinux is not enabled on this host"
+        );
+        assert_eq!(plan_of(r#""mountLabel":"","#).unwrap().mount_label, None);
+    }
+}

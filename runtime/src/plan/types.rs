@@ -414,6 +414,9 @@ pub struct IntelRdt {
     pub clos_id_given: bool,
     /// Lines for `schemata`, in the order they are written.
     pub schemata: Vec<String>,
+    /// How many of the first lines are `l3CacheSchema` and `memBwSchema`: a named group that
+    /// exists must have these already, and only the others are written to it.
+    pub lines_to_match: usize,
     /// A monitoring group of the container's own.
     pub enable_monitoring: bool,
 }

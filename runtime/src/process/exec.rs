@@ -15,13 +15,12 @@ use super::main::{Main, Outcome};
 use super::operation::Role;
 use super::pid_file::PidFile;
 use super::protocol::{Entering, Mapping, Peer, ToMain, ToParent, Wish};
-use super::streams::{self, DevConsole};
 use super::target::{self, Target};
 use super::undo::Undo;
 use super::{Child, ExecRequest, Facts, fork, intermediate};
 use crate::apply::namespaces;
-use crate::apply::own;
 use crate::apply::scheduling::{self, Cpus};
+use crate::apply::{console, own, stdio};
 use crate::cgroup::{Cgroup, Entry, Freeze};
 use crate::container::{ProcessId, State, StateDir};
 use crate::error::{At, Call, Error, Kind, Result};
@@ -224,7 +223,7 @@ fn tenant(setup: Setup<'_>, channel: &Channel, single: &SingleThreaded) -> ! {
     super::set_name(c"myshim:tenant");
     let main = ToParent { channel };
     let Setup { state, process, entry, stdio, .. } = setup;
-    match establish(state, process, &entry, &stdio, &main) {
+    match establish(state, process, &entry, stdio, &main) {
         Ok(target) => target.serve(channel, single, || Ok(())),
         Err(error) => target::fail(&main, error),
     }
@@ -234,10 +233,10 @@ fn establish<'a>(
     state: &'a State,
     process: &'a Process,
     entry: &Entry,
-    passed: &[OwnedFd],
+    streams: Vec<OwnedFd>,
     main: &ToParent<'_>,
 ) -> Result<Target<'a>> {
-    streams::new_session()?;
+    stdio::new_session()?;
     let affinity = &process.exec_cpu_affinity;
     if !affinity.initial.is_empty() {
         scheduling::set_affinity(Cpus::These(&affinity.initial)).at("process.execCPUAffinity")?;
@@ -249,11 +248,7 @@ fn establish<'a>(
         if affinity.r#final.is_empty() { Cpus::All } else { Cpus::These(&affinity.r#final) };
     scheduling::set_affinity(wanted).at("process.execCPUAffinity")?;
     let procfs = Procfs::open()?;
-    let root =
-        rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .call(|| "open(\"/\", O_PATH|O_DIRECTORY)".into())?;
-    let console = streams::connect(process, root.as_fd(), passed, DevConsole::Leave)
-        .at("standard streams")?;
+    let console = connect(process, streams).at("standard streams")?;
     let target = Target::establish(
         process,
         &state.container.id,
@@ -263,6 +258,16 @@ fn establish<'a>(
     )?;
     target::ready(main, console)?;
     Ok(target)
+}
+
+/// As init's, but for /dev/console, which stays init's.
+fn connect(process: &Process, streams: Vec<OwnedFd>) -> Result<Option<OwnedFd>> {
+    let Some(terminal) = process.terminal else {
+        return stdio::connect(streams, process).map(|()| None);
+    };
+    let console = console::open_in_container(terminal)?;
+    stdio::connect_terminal(console.slave, process)?;
+    Ok(Some(console.master))
 }
 
 fn facts(state: &State) -> Facts {

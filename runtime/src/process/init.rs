@@ -3,16 +3,15 @@
 //! On entry it is in the namespaces that its clone made, and (v2) in the container's cgroup. It
 //! changes nothing but itself, its own namespaces and what is mounted in them.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use super::channel::Channel;
 use super::protocol::{ToMain, ToParent};
-use super::streams::{self, DevConsole};
 use super::target::{self, Target};
 use super::{hooks, rendezvous};
 use crate::apply::namespaces::{self as ns, Joins, Refused};
-use crate::apply::rootfs::{self, PreparedRootfs, Surroundings};
-use crate::apply::{hostname, network, scheduling, sysctl};
+use crate::apply::rootfs::{self, PreparedRootfs, Root, Surroundings};
+use crate::apply::{console, hostname, network, scheduling, stdio, sysctl};
 use crate::cgroup::CgroupPaths;
 use crate::error::{At, Call, Result};
 use crate::plan::{Namespace, Plan};
@@ -56,13 +55,13 @@ fn establish<'a>(
     entry: Entry,
 ) -> Result<Target<'a>> {
     let plan = setup.plan;
-    streams::new_session()?;
+    stdio::new_session()?;
     enter(&mut setup, single, entry)?;
     if rendezvous::needed(plan) {
         main.ask(&ToMain::Entered)?;
     }
     let Setup { rootfs, cgroup, stdio, .. } = setup;
-    let (procfs, console) = build_world(plan, rootfs, &cgroup, &stdio, single)?;
+    let (procfs, console) = build_world(plan, rootfs, &cgroup, stdio, single)?;
     let target = Target::establish(&plan.process, &plan.id, plan.seccomp.as_ref(), main, &procfs)?;
     target::ready(main, console)?;
     Ok(target)
@@ -92,7 +91,7 @@ fn build_world(
     plan: &Plan,
     rootfs: PreparedRootfs,
     cgroups: &CgroupPaths,
-    passed: &[OwnedFd],
+    streams: Vec<OwnedFd>,
     single: &SingleThreaded,
 ) -> Result<(Procfs, Option<OwnedFd>)> {
     let surroundings = Surroundings {
@@ -105,12 +104,22 @@ fn build_world(
     let procfs = root.procfs()?;
     hooks::create_container(single, plan)?;
     root.enter(&plan.rootfs).at("enter rootfs")?;
-    let console = streams::connect(&plan.process, root.as_fd(), passed, DevConsole::Bind)
-        .at("standard streams")?;
+    let console = connect(plan, &root, streams).at("standard streams")?;
     root.ensure_directory(&plan.process.cwd).at("working directory")?;
     root.seal(&plan.rootfs).at("rootfs")?;
     hostname::set(plan)?;
-    sysctl::write(&procfs, &plan.sysctls)?;
+    sysctl::apply(&procfs, &plan.sysctls)?;
     root.hide(&plan.rootfs).at("rootfs")?;
     Ok((procfs, console))
+}
+
+/// The standard streams: those that the daemon has passed, or a terminal's, whose master is
+/// returned.
+fn connect(plan: &Plan, root: &Root, streams: Vec<OwnedFd>) -> Result<Option<OwnedFd>> {
+    let Some(terminal) = plan.process.terminal else {
+        return stdio::connect(streams, &plan.process).map(|()| None);
+    };
+    let console = console::open(root, terminal)?;
+    stdio::connect_terminal(console.slave, &plan.process)?;
+    Ok(Some(console.master))
 }

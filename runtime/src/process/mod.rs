@@ -24,7 +24,6 @@ mod protocol;
 mod rendezvous;
 mod request;
 mod spawner;
-mod streams;
 mod target;
 mod undo;
 mod upkeep;

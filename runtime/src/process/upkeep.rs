@@ -85,8 +85,8 @@ pub(super) fn poststart(main: &Main<'_>, request: &PoststartRequest) -> Result<(
 pub(super) fn update(request: &UpdateRequest) -> Result<()> {
     let state = StateDir::open(&request.state_dir).require()?;
     let resources = spec::resources_from_json(&request.resources)?;
-    drop((state, resources));
-    Err(Error::new(crate::Kind::Unsupported("update".into())))
+    // What this kernel takes as best effort was told at create; an update changes numbers only.
+    Cgroup::open(&state.cgroup).update(&resources).at("update").map(drop)
 }
 
 /// Freezes or thaws.

@@ -1,20 +1,25 @@
 //! Descriptors that came with the process.
 
-use rustix::io::Errno;
-
-/// Marks all descriptors from `first` on close-on-exec (close_range(2), Linux ≥ 5.11).
+/// Marks all descriptors from `first` on close-on-exec: by close_range(2), or before Linux 5.11
+/// one by one, as /proc/self/fd lists them. For processes with one thread.
 ///
 /// # Errors
-/// EINVAL before Linux 5.11, ENOSYS before 5.9.
-pub fn close_on_exec_from(first: u32) -> std::result::Result<(), Errno> {
+/// On old kernels only: when /proc/self/fd cannot be read.
+pub fn close_on_exec_from(first: u32) -> std::io::Result<()> {
     // SAFETY: no descriptor is closed, so none that is owned elsewhere becomes invalid.
     let result =
         unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    if result == 0 {
-        return Ok(());
+    if result == 0 { Ok(()) } else { one_by_one(first) }
+}
+
+fn one_by_one(first: u32) -> std::io::Result<()> {
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let number = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
+        let Some(number) = number.filter(|number| *number >= first.cast_signed()) else { continue };
+        // SAFETY: it only sets a flag of a descriptor, and what owns it remains its owner.
+        unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
-    let errno = std::io::Error::last_os_error();
-    Err(Errno::from_io_error(&errno).unwrap_or(Errno::INVAL))
+    Ok(())
 }
 
 #[cfg(test)]
@@ -29,9 +34,11 @@ mod tests {
     fn a_descriptor_that_was_let_through_is_closed_at_exec() {
         // High up: other tests of this process have descriptors too.
         let null = File::open("/dev/null").unwrap();
-        let file = rustix::io::fcntl_dupfd_cloexec(&null, 900).unwrap();
-        rustix::io::fcntl_setfd(&file, FdFlags::empty()).unwrap();
-        close_on_exec_from(900).unwrap();
-        assert_eq!(rustix::io::fcntl_getfd(&file).unwrap(), FdFlags::CLOEXEC);
+        for close_on_exec in [close_on_exec_from, one_by_one] {
+            let file = rustix::io::fcntl_dupfd_cloexec(&null, 900).unwrap();
+            rustix::io::fcntl_setfd(&file, FdFlags::empty()).unwrap();
+            close_on_exec(900).unwrap();
+            assert_eq!(rustix::io::fcntl_getfd(&file).unwrap(), FdFlags::CLOEXEC);
+        }
     }
 }

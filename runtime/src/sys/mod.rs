@@ -17,6 +17,7 @@ pub mod inside;
 pub mod keyring;
 pub mod loopback;
 pub mod mount;
+pub mod netlink;
 pub mod nsfs;
 pub mod process;
 pub mod procfs;
@@ -26,5 +27,4 @@ pub mod seccomp;
 pub mod socket;
 #[cfg(test)]
 pub(crate) mod testing;
-
-pub use inherited::close_on_exec_from;
+pub mod unix_socket;

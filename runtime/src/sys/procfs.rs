@@ -132,3 +132,49 @@ impl From<Tree> for Procfs {
         Procfs(tree.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::rootfs::tests::{alone, bind, filesystem};
+
+    #[test]
+    fn a_directory_that_is_no_procfs_is_not_taken_for_one() {
+        alone(module_path!(), "a_directory_that_is_no_procfs_is_not_taken_for_one", |scene| {
+            scene.make_directory("image/proc/self/attr");
+            scene.write("image/proc/self/attr/exec", "fake");
+            let rootfs = scene.rootfs(vec![]);
+            let root = scene.enter(&rootfs);
+            assert!(std::fs::exists("/proc/self/attr/exec").unwrap());
+            // Detached: nothing is mounted for it.
+            let before = root.procfs().unwrap().read("self/mountinfo").unwrap();
+            let status = Procfs::open().unwrap().read("self/status").unwrap();
+            assert!(status.starts_with(b"Name:"));
+            assert_eq!(Procfs::open().unwrap().read("self/mountinfo").unwrap(), before);
+        });
+    }
+
+    /// CVE-2025-52881.
+    #[test]
+    fn a_file_of_procfs_that_is_covered_is_not_written() {
+        alone(module_path!(), "a_file_of_procfs_that_is_covered_is_not_written", |scene| {
+            scene.write("redirect", "");
+            let rootfs = scene.rootfs(vec![
+                filesystem("/proc", "proc", &[]),
+                bind(&scene.path("redirect"), "/proc/sys/kernel/ns_last_pid"),
+            ]);
+            let redirect = scene.path("redirect");
+            let root = scene.enter(&rootfs);
+            let procfs = root.procfs().unwrap();
+            let error = procfs.write("sys/kernel/ns_last_pid", b"1").unwrap_err();
+            assert_eq!(error.errno(), Some(Errno::EXDEV), "{error}");
+            let error = procfs.write("self/cwd/x", b"1").unwrap_err();
+            assert_eq!(error.errno(), Some(Errno::ELOOP), "{error}");
+            let error = procfs.write("../x", b"1").unwrap_err();
+            assert_eq!(error.errno(), Some(Errno::EXDEV), "{error}");
+            procfs.write("self/oom_score_adj", b"500").unwrap();
+            assert_eq!(procfs.read("self/oom_score_adj").unwrap(), b"500\n");
+            drop(redirect);
+        });
+    }
+}

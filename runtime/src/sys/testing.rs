@@ -7,7 +7,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, fork};
+use nix::unistd::{ForkResult, Pid, fork};
 
 use super::process::{self, SingleThreaded};
 
@@ -43,6 +43,12 @@ pub(crate) fn end_of_fork(claim: impl FnOnce(&SingleThreaded)) -> (WaitStatus, S
     }
 }
 
+/// A descriptor that a foreign library owns and keeps open until the process ends.
+pub(crate) fn borrow(fd: i32) -> BorrowedFd<'static> {
+    // SAFETY: the caller says so, in a test.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
 /// In a fork: the pipe to the test that made it.
 static REPORT: AtomicI32 = AtomicI32::new(-1);
 static HOOKED: Once = Once::new();
@@ -58,4 +64,22 @@ fn report_panics_of_forks() {
             rustix::io::write(pipe, info.to_string().as_bytes()).unwrap();
         }
     }));
+}
+
+/// A fork that runs beside the test, for one that has several at once: its pid, for [`join`].
+pub(crate) fn forked(body: impl FnOnce()) -> Pid {
+    HOOKED.call_once(report_panics_of_forks);
+    // SAFETY: as in `end_of_fork`.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            let outcome = catch_unwind(AssertUnwindSafe(body));
+            process::exit(i32::from(outcome.is_err()))
+        }
+    }
+}
+
+/// Waits for a fork and fails if it failed.
+pub(crate) fn join(pid: Pid) {
+    assert_eq!(waitpid(pid, None).unwrap(), WaitStatus::Exited(pid, 0));
 }

@@ -161,12 +161,14 @@ impl Node<'_> {
             )));
         }
         let Device { uid, gid, mode, .. } = *self.device;
-        if (stat.st_uid, stat.st_gid) != (uid, gid) {
+        let given_away = (stat.st_uid, stat.st_gid) != (uid, gid);
+        if given_away {
             let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
             rustix::fs::chownat(&node, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
                 .call(|| self.describe("fchownat"))?;
         }
-        if stat.st_mode & 0o7777 != mode & 0o7777 {
+        // chown(2) takes set-user-ID and set-group-ID away.
+        if stat.st_mode & 0o7777 != mode & 0o7777 || given_away && mode & 0o6000 != 0 {
             // chmod(2) by an O_PATH descriptor takes its link in /proc before Linux 6.6.
             let link = format!("self/fd/{}", node.as_raw_fd());
             let mode = Mode::from_raw_mode(mode & 0o7777);

@@ -26,6 +26,8 @@ mod filesystem;
 mod masks;
 mod overlay;
 mod prepare;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -94,7 +94,7 @@ fn layers(value: &str) -> Vec<(&'static str, PathBuf)> {
     }
 }
 
-fn by_options(wanted: &Wanted<'_>, site: &Path) -> Result<Tree> {
+pub(super) fn by_options(wanted: &Wanted<'_>, site: &Path) -> Result<Tree> {
     let (parent, options) = options(wanted)?;
     let home = open_path(Path::new("/proc/self/ns/mnt"), OFlags::RDONLY)?;
     let cwd = open_path(Path::new("."), OFlags::PATH | OFlags::DIRECTORY)?;

@@ -58,7 +58,7 @@ fn weight(cpu: &LinuxCpu, to: &mut Compiler<'_>) -> Result<()> {
 
 /// cpu.weight of v2 for cpu.shares of v1.
 ///
-/// The curve that runc (opencontainers/cgroups ≥ 0.0.3) and crun (≥ 1.23) use, through the
+/// The curve that runc (≥ 1.3.2) and crun (≥ 1.23) use, through the
 /// minimum, default and maximum of both: (2, 1), (1024, 100), (262144, 10000). With
 /// l = log₂ shares the weight is 10^((l² + 125·l − 126) / 612), rounded up. The linear formula
 /// of before gave 39 for the default.

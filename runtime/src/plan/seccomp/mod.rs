@@ -170,4 +170,8 @@ pub(crate) fn is_supported(flag: Flag, host: &Host) -> bool {
 }
 
 #[cfg(test)]
+mod kernel;
+#[cfg(test)]
+mod machine;
+#[cfg(test)]
 mod tests;
