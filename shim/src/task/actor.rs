@@ -40,8 +40,6 @@ pub(crate) enum Message {
     Report(Report),
     /// A process is there; before the report of its start.
     Made(Key, Held),
-    /// The OOM watch may have something.
-    Oom,
 }
 
 /// What the daemon holds of a process.
@@ -98,7 +96,7 @@ pub(super) fn start(daemon: Arc<Daemon>, container: Arc<Container>, init: Init) 
     let context = Context { daemon, container, mailbox };
     let process = init.process.clone();
     tokio::spawn(await_exit(context.clone(), INIT, process));
-    let oom = watch_oom(&context);
+    let oom = watch_oom(&context.container);
     let held = HashMap::from([(INIT, Held { process: init.process, io: Some(init.io) })]);
     let actor = Actor { context, machine: init.machine, held, start: Some(init.start), oom };
     tokio::spawn(actor.run(inbox));
@@ -107,17 +105,17 @@ pub(super) fn start(daemon: Arc<Daemon>, container: Arc<Container>, init: Init) 
 
 /// Armed before the container can be started, so nothing is missed. A container without it is
 /// still a container: Go's shim logs the failure as well.
-fn watch_oom(context: &Context) -> Option<oom::Watch> {
-    let mailbox = context.mailbox.clone();
-    let watch = oom::Watch::start(&context.container.cgroup, move || {
-        drop(mailbox.send(Message::Oom));
-    });
+fn watch_oom(container: &Container) -> Option<oom::Watch> {
+    let watch = oom::Watch::start(&container.cgroup);
+    let log = |error| warn!(container = container.id, %error, "no OOM events for this container");
+    watch.map_err(log).ok()
+}
+
+/// Never without a watch.
+async fn oom_ready(watch: &mut Option<oom::Watch>) {
     match watch {
-        Ok(watch) => watch,
-        Err(error) => {
-            warn!(container = context.container.id, %error, "no OOM events for this container");
-            None
-        }
+        Some(watch) => watch.ready().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -128,24 +126,29 @@ async fn await_exit(context: Context, key: Key, mut process: Process) {
 
 impl Actor {
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Message>) {
-        while let Some(message) = inbox.recv().await {
+        loop {
+            let message = tokio::select! {
+                message = inbox.recv() => message,
+                () = oom_ready(&mut self.oom) => {
+                    self.publish_ooms();
+                    continue;
+                }
+            };
             let effects = match message {
-                Message::Command(command) => self.machine.command(command),
-                Message::Report(report) => {
+                Some(Message::Command(command)) => self.machine.command(command),
+                Some(Message::Report(report)) => {
                     if matches!(report, Report::Exited(..)) {
                         // What it may have died of is told before.
                         self.publish_ooms();
                     }
                     self.machine.report(report)
                 }
-                Message::Made(key, held) => {
+                Some(Message::Made(key, held)) => {
                     self.held.insert(key, held);
                     continue;
                 }
-                Message::Oom => {
-                    self.publish_ooms();
-                    continue;
-                }
+                // The actor itself has a sender.
+                None => return,
             };
             let mut next = Next::Stay;
             for effect in effects {
@@ -160,8 +163,11 @@ impl Actor {
     }
 
     fn publish_ooms(&mut self) {
-        let Some(watch) = &mut self.oom else { return };
-        for _ in 0..watch.take() {
+        let Some(kills) = self.oom.as_mut().and_then(oom::Watch::take) else {
+            self.oom = None;
+            return;
+        };
+        for _ in 0..kills {
             self.context.daemon.publisher.publish(&task::TaskOOM {
                 container_id: self.context.container.id.clone(),
                 ..task::TaskOOM::default()
