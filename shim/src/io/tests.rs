@@ -260,12 +260,15 @@ async fn a_logger_gets_its_arguments_its_environment_and_all_output() {
 #[tokio::test]
 async fn a_logger_that_fails_fails_the_preparation() {
     let client = Client::new("logger-fails");
-    let error = client.prepare(&client.logger("binary-v2", "exit 1"), Role::Init).await.unwrap_err();
+    let error =
+        client.prepare(&client.logger("binary-v2", "exit 1"), Role::Init).await.unwrap_err();
     assert!(error.to_string().contains("did not call ready"), "{error}");
     let missing = Stdio { stdout: "binary:///no/such/logger".into(), ..Stdio::default() };
     let error = client.prepare(&missing, Role::Init).await.unwrap_err();
     assert!(error.to_string().contains("No such file"), "{error}");
-    assert!(client.prepare(&client.logger("binary-v2", "echo >&5; sleep 60"), Role::Init).await.is_ok());
+    assert!(
+        client.prepare(&client.logger("binary-v2", "echo >&5; sleep 60"), Role::Init).await.is_ok()
+    );
 }
 
 #[tokio::test]
