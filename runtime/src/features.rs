@@ -36,15 +36,15 @@ pub struct Supported {
 
 /// What is refused at plan time, and missing from the features document, is `false` here.
 pub const SUPPORTED: Supported = Supported {
-    apparmor: false,
-    selinux: false,
-    user_namespaces: false,
-    time_namespaces: false,
+    apparmor: true,
+    selinux: true,
+    user_namespaces: true,
+    time_namespaces: true,
     host_mount_namespace: false,
-    idmapped_mounts: false,
-    seccomp_notify: false,
-    net_devices: false,
-    intel_rdt: false,
+    idmapped_mounts: true,
+    seccomp_notify: true,
+    net_devices: true,
+    intel_rdt: true,
     systemd_cgroups: false,
     systemd_user_cgroups: false,
 };
@@ -226,15 +226,15 @@ mod tests {
     }
 
     const NOTHING: Supported = Supported {
-        apparmor: false,
-        selinux: false,
-        user_namespaces: false,
-        time_namespaces: false,
+        apparmor: true,
+        selinux: true,
+        user_namespaces: true,
+        time_namespaces: true,
         host_mount_namespace: false,
-        idmapped_mounts: false,
-        seccomp_notify: false,
-        net_devices: false,
-        intel_rdt: false,
+        idmapped_mounts: true,
+        seccomp_notify: true,
+        net_devices: true,
+        intel_rdt: true,
         systemd_cgroups: false,
         systemd_user_cgroups: false,
     };

@@ -28,6 +28,9 @@ pub(crate) struct Runtime {
     reaper: Arc<Reaper>,
 }
 
+/// Compiled seccomp filters, shared by all daemons of a host: a profile is compiled once a boot.
+const SECCOMP_CACHE: &str = "/run/containerd-shim-myshim/seccomp";
+
 /// A process that waits for start.
 #[derive(Debug)]
 pub(crate) struct Made {
@@ -49,7 +52,7 @@ pub(crate) struct Made {
 pub(crate) fn fork_spawner() -> Result<(Spawner, Child)> {
     let single = SingleThreaded::verify()
         .ok_or_else(|| Error::new(Kind::State("the daemon has more than one thread".into())))?;
-    Spawner::fork(&single)
+    Spawner::fork(&single, Some(SECCOMP_CACHE.into()))
 }
 
 impl Runtime {

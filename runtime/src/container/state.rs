@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::apply::intel_rdt::RdtGroups;
 use crate::cgroup::CgroupPaths;
 use crate::error::{At, Call, Error, Kind, Result};
 use crate::plan::{ExecTemplate, Hooks, Plan};
@@ -76,6 +77,8 @@ pub struct State {
     pub hooks: Hooks,
     /// Where the rootfs was mounted on the host, when hooks needed it there.
     pub rootfs_on_host: Option<PathBuf>,
+    /// Its Intel RDT groups: tenants join them, delete removes those that were made.
+    pub rdt: Option<RdtGroups>,
 }
 
 impl State {
@@ -91,6 +94,7 @@ impl State {
                 ..Hooks::default()
             },
             rootfs_on_host: None,
+            rdt: None,
         }
     }
 }

@@ -13,6 +13,9 @@ use crate::error::{Call, Error, Kind, Result};
 /// include/linux/proc_ns.h): fixed since Linux 3.8.
 const INITIAL_USER_NAMESPACE_INODE: u64 = 0xEFFF_FFFD;
 
+/// Documentation/filesystems/resctrl.rst of the kernel.
+const RESCTRL: &str = "/sys/fs/resctrl";
+
 /// Facts about the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
@@ -30,6 +33,8 @@ pub struct Host {
     pub lsm: Lsm,
     /// The version of libseccomp: with it, what a profile compiles to can change.
     pub libseccomp: (u32, u32, u32),
+    /// Where resctrl is mounted, when it is (Intel RDT).
+    pub resctrl: PathBuf,
     /// A directory for compiled seccomp filters (made with mode 0700); None: none are kept.
     pub seccomp_cache: Option<PathBuf>,
 }
@@ -73,6 +78,7 @@ impl Host {
             net_namespace: net,
             lsm: lsm(),
             libseccomp: super::seccomp::library_version()?,
+            resctrl: RESCTRL.into(),
             seccomp_cache,
         })
     }
@@ -127,6 +133,7 @@ impl Host {
             net_namespace: (4, 0xF000_0000),
             lsm: Lsm::None,
             libseccomp: (2, 5, 4),
+            resctrl: RESCTRL.into(),
             seccomp_cache: None,
         }
     }

@@ -24,6 +24,7 @@ pub(super) fn plan(
         let schema = schema.as_deref().filter(|schema| !schema.is_empty());
         schemata.extend(schema.map(|line| (line, format!("linux.intelRdt.{field}"))));
     }
+    let lines_to_match = schemata.len();
     // Last, as they override the two above.
     let lines = rdt.schemata().as_deref().unwrap_or_default().iter().enumerate();
     schemata.extend(
@@ -44,6 +45,7 @@ pub(super) fn plan(
         clos_id: given.unwrap_or(container_id).to_owned(),
         clos_id_given: given.is_some(),
         schemata: schemata.into_iter().map(line).collect::<Result<_>>()?,
+        lines_to_match,
         enable_monitoring: rdt.enable_monitoring().unwrap_or(false),
     })
 }

@@ -6,6 +6,8 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
+
 use super::channel::Deadline;
 use super::fork;
 use super::init::Setup;
@@ -14,12 +16,15 @@ use super::pid_file::PidFile;
 use super::protocol::{Building, Entering, Peer};
 use super::undo::Undo;
 use super::{CreateRequest, Facts, rendezvous};
+use crate::apply::id_maps::{self, MapWriter};
+use crate::apply::intel_rdt::{self, RdtGroups};
 use crate::apply::namespaces::Joins;
+use crate::apply::oci_state::{OciState, Status};
 use crate::apply::{own, rootfs};
 use crate::cgroup::{Cgroup, CgroupDirectory, CgroupPaths, Layout};
 use crate::container::{ProcessId, State, StateDir};
-use crate::error::{At, Error, Kind, Result};
-use crate::plan::{Host, MountIdMap, Namespace, Plan};
+use crate::error::{At, Call, Error, Result};
+use crate::plan::{MountIdMap, Namespace, Plan};
 use crate::spec::Spec;
 
 /// Any step of the chain is done in milliseconds. What can take longer is an overloaded host, a
@@ -34,10 +39,10 @@ pub(super) fn run(
     request: &CreateRequest,
     stdio: Vec<OwnedFd>,
 ) -> Result<Outcome> {
-    let host = Host::read(None)?;
+    let host = main.host;
     let plan = {
         let spec = Spec::load(&request.bundle)?;
-        Plan::new(request, &spec, &host)?
+        Plan::new(request, &spec, host)?
     };
     let mut undo = Undo::default();
     let made = make(main, request, &plan, &host.cgroups, stdio, &mut undo);
@@ -58,6 +63,7 @@ fn make<'a>(
     let rootfs = prepare_rootfs(main, plan, &mut state, undo)?;
     let cgroup = make_cgroup(plan, layout, undo)?;
     let entry = cgroup.entry()?;
+    state.rdt = make_rdt_groups(main, plan, undo)?;
     own::prepare(&plan.process)?;
     let setup = Setup { plan, joins, entry, cgroup: cgroup.paths().clone(), rootfs, stdio };
     let peer = fork::fork(main, setup, deadline(plan), undo)?;
@@ -65,7 +71,7 @@ fn make<'a>(
     state.init = ProcessId::of(pid)?;
     state.cgroup = cgroup.paths().clone();
     dir.update(&state)?;
-    let (start, console) = meet(main, plan, peer)?.ready()?;
+    let (start, console) = meet(main, plan, &state, peer, undo)?.ready()?;
     if let Some(pid_file) = pid_file {
         pid_file.write(pid)?;
     }
@@ -105,7 +111,7 @@ fn prepare_rootfs(
     state: &mut State,
     undo: &mut Undo<'_>,
 ) -> Result<rootfs::PreparedRootfs> {
-    let mut user_namespace = |_: &MountIdMap| Err(Error::new(Kind::Unsupported("idmap".into())));
+    let mut user_namespace = |map: &MountIdMap| user_namespace_of(main, plan, map);
     let mut rootfs = rootfs::prepare(&plan.rootfs, &plan.site, &mut user_namespace).at("rootfs")?;
     let hooks = &plan.hooks;
     if !(hooks.prestart.is_empty() && hooks.create_runtime.is_empty()) {
@@ -117,6 +123,32 @@ fn prepare_rootfs(
     Ok(rootfs)
 }
 
+/// The user namespace whose maps an idmapped mount takes over. The container's own does not exist
+/// yet, but one with the same maps is as good: the kernel copies the maps.
+fn user_namespace_of(main: &Main<'_>, plan: &Plan, map: &MountIdMap) -> Result<OwnedFd> {
+    let maps = match map {
+        MountIdMap::Maps(maps) => maps,
+        MountIdMap::Container => plan.id_maps.as_ref().ok_or_else(|| {
+            Error::field("linux.uidMappings", "missing, and a mount asks for the container's maps")
+        })?,
+        MountIdMap::Namespace(path) => {
+            return rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .call(|| format!("open({path:?}, O_RDONLY)"));
+        }
+    };
+    let search_path = std::env::var_os("PATH").unwrap_or_default();
+    let writer = MapWriter::choose(maps, &search_path)?;
+    id_maps::namespace_for(main.single, &writer, maps).at("user namespace of an idmapped mount")
+}
+
+fn make_rdt_groups(main: &Main<'_>, plan: &Plan, undo: &mut Undo<'_>) -> Result<Option<RdtGroups>> {
+    let Some(rdt) = &plan.intel_rdt else { return Ok(None) };
+    let groups = intel_rdt::prepare(&main.host.resctrl, rdt, &plan.id).at("linux.intelRdt")?;
+    let made = groups.clone();
+    undo.push("remove the RDT groups", move || made.remove());
+    Ok(Some(groups))
+}
+
 fn make_cgroup(plan: &Plan, layout: &Layout, undo: &mut Undo<'_>) -> Result<Cgroup> {
     let created = Cgroup::create(&plan.cgroup, layout).at("create cgroup")?;
     let cgroup = created.cgroup.clone();
@@ -125,15 +157,25 @@ fn make_cgroup(plan: &Plan, layout: &Layout, undo: &mut Undo<'_>) -> Result<Cgro
 }
 
 /// What main does for the container from outside, while init waits for it.
-fn meet(main: &Main<'_>, plan: &Plan, peer: Peer<Entering>) -> Result<Peer<Building>> {
+fn meet<'a>(
+    main: &Main<'_>,
+    plan: &'a Plan,
+    state: &State,
+    peer: Peer<Entering>,
+    undo: &mut Undo<'a>,
+) -> Result<Peer<Building>> {
     let peer = if rendezvous::needed(plan) {
         let peer = peer.entered()?;
-        rendezvous::attend(main, plan, &peer)?;
+        rendezvous::attend(main, plan, state, peer.child.pid, undo)?;
         peer.proceed()?;
         peer
     } else {
         peer.skip_entered()
     };
+    if let Some(listener) = plan.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref()) {
+        let told = OciState::of(plan, Status::Creating, Some(peer.child.pid));
+        rendezvous::hand_over(listener, &told, &peer)?;
+    }
     Ok(peer)
 }
 

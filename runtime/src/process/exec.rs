@@ -2,8 +2,8 @@
 //!
 //! Main joins all of the container's namespaces with one setns(2) and clones the tenant, which is
 //! then in the container in every respect but its identity. Whatever the host's paths are needed
-//! for is opened before. Into a user namespace an intermediate goes first, born in the container's
-//! cgroup: from inside, nobody may write to the host's cgroups.
+//! for is opened before. Where main has to stay outside, an intermediate goes first, born in the
+//! container's cgroup.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -17,14 +17,15 @@ use super::pid_file::PidFile;
 use super::protocol::{Entering, Mapping, Peer, ToMain, ToParent, Wish};
 use super::target::{self, Target};
 use super::undo::Undo;
-use super::{Child, ExecRequest, Facts, fork, intermediate};
+use super::{Child, ExecRequest, Facts, fork, intermediate, rendezvous};
 use crate::apply::namespaces;
+use crate::apply::oci_state::{OciState, Status};
 use crate::apply::scheduling::{self, Cpus};
 use crate::apply::{console, own, stdio};
 use crate::cgroup::{Cgroup, Entry, Freeze};
 use crate::container::{ProcessId, State, StateDir};
 use crate::error::{At, Call, Error, Kind, Result};
-use crate::plan::{Host, Namespace, Process, ProcessPlan};
+use crate::plan::{Namespace, Process, ProcessPlan, SeccompListener};
 use crate::sys::process::{self, Clone, Forked, SingleThreaded};
 use crate::sys::procfs::Procfs;
 
@@ -52,7 +53,7 @@ pub(super) fn run(
     }
     let init = fds.remove(0);
     let state = StateDir::open(&request.state_dir).require()?;
-    let plan = ProcessPlan::new(&request.process, &state.container, &Host::read(None)?)?;
+    let plan = ProcessPlan::new(&request.process, &state.container, main.host)?;
     let id = running(&state)?;
     let setup = Setup {
         state: &state,
@@ -77,6 +78,13 @@ fn make(
     let pid_file = PidFile::prepare(request.pid_file.as_deref())?;
     own::prepare(setup.process)?;
     let peer = fork_tenant(main, setup, undo)?.skip_entered();
+    if let Some(groups) = &state.rdt {
+        groups.join(&main.host.resctrl, peer.child.pid).at("linux.intelRdt")?;
+    }
+    if let Some(listener) = listener_of(state) {
+        let told = OciState::of_container(&state.container, Status::Running, Some(peer.child.pid));
+        rendezvous::hand_over(listener, &told, &peer)?;
+    }
     let pid = peer.child.pid;
     let (start, console) = peer.ready()?;
     if let Some(pid_file) = pid_file {
@@ -118,7 +126,7 @@ fn open_root(state: &State, init: ProcessId) -> Result<Option<OwnedFd>> {
 fn fork_tenant(main: &Main<'_>, setup: Setup<'_>, undo: &mut Undo<'_>) -> Result<Peer<Entering>> {
     let (ours, theirs) = Channel::pair()?;
     let deadline = Deadline::after(DEADLINE);
-    let child = if setup.state.container.namespaces.user == Namespace::Host {
+    let child = if main_may_join(setup.state) {
         join(&setup, main.single)?;
         let cgroup = setup.entry.clone_into.as_ref().map(AsFd::as_fd);
         match clone(main.single, cgroup).at("fork tenant")? {
@@ -134,6 +142,19 @@ fn fork_tenant(main: &Main<'_>, setup: Setup<'_>, undo: &mut Undo<'_>) -> Result
     main.announce(&child, Role::Target)?;
     fork::undo_by_killing(&child, undo)?;
     Ok(Peer::new("tenant", ours, child, deadline))
+}
+
+/// Main itself goes into the container where it has nothing left to do outside of it. A user
+/// namespace would take its privileges over the host's cgroups; an agent's socket and resctrl are
+/// the host's files.
+fn main_may_join(state: &State) -> bool {
+    state.container.namespaces.user == Namespace::Host
+        && listener_of(state).is_none()
+        && state.rdt.is_none()
+}
+
+fn listener_of(state: &State) -> Option<&SeccompListener> {
+    state.container.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref())
 }
 
 fn clone(single: &SingleThreaded, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked> {
@@ -241,7 +262,7 @@ fn establish<'a>(
     if !affinity.initial.is_empty() {
         scheduling::set_affinity(Cpus::These(&affinity.initial)).at("process.execCPUAffinity")?;
     }
-    if state.container.namespaces.user == Namespace::Host {
+    if main_may_join(state) {
         entry.join_self().at("join cgroup")?;
     }
     let wanted =

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use nix::errno::Errno;
+use rustix::io::Errno;
 
 use super::channel::{Channel, Deadline};
 use super::init::{self, Entry, Setup};
@@ -11,9 +11,10 @@ use super::operation::Role;
 use super::protocol::{Entering, Mapping, Peer, Wish};
 use super::undo::Undo;
 use super::{Child, intermediate};
+use crate::apply::id_maps::{self, MapWriter};
 use crate::apply::{namespaces, time_offsets};
 use crate::error::{At, Call, Error, Kind, Result};
-use crate::plan::{Namespace, Namespaces, Plan};
+use crate::plan::{IdMaps, Namespace, Namespaces, Plan};
 use crate::sys::process::{self, Clone, Forked, SingleThreaded};
 
 /// How long a killed process may take to be gone, in milliseconds: its namespaces and mounts go
@@ -86,13 +87,21 @@ fn fulfil(main: &Main<'_>, plan: &Plan, peer: Peer<Mapping>) -> Result<Child> {
     loop {
         match peer.wish()? {
             Wish::Map => {
-                return Err(Error::new(Kind::Unsupported("linux.uidMappings".into())));
+                if let Some(maps) = &plan.id_maps {
+                    write_maps(main, peer.child.pid, maps).at("write id maps")?;
+                }
             }
             Wish::OffsetTime => time_offsets::write(peer.child.pid, &plan.namespaces.time_offsets)?,
             Wish::Forked(init) => return Ok(init),
         }
         peer.proceed()?;
     }
+}
+
+fn write_maps(main: &Main<'_>, pid: i32, maps: &IdMaps) -> Result<()> {
+    let search_path = std::env::var_os("PATH").unwrap_or_default();
+    let writer = MapWriter::choose(maps, &search_path)?;
+    writer.write(main.single, id_maps::open_proc(pid)?.as_fd(), pid, maps)
 }
 
 /// A fork that is born in the container's v2 cgroup, where there is one.
@@ -121,7 +130,7 @@ pub(super) fn undo_by_killing(child: &Child, undo: &mut Undo<'_>) -> Result<()> 
     let pid = child.pid;
     undo.push("end the process", move || {
         match rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL) {
-            Err(errno) if errno.raw_os_error() == Errno::ESRCH as i32 => return Ok(()),
+            Err(Errno::SRCH) => return Ok(()),
             other => other.call(|| format!("pidfd_send_signal([{pid}], SIGKILL)"))?,
         }
         crate::sys::socket::wait_readable(pidfd.as_fd(), KILLED_WITHIN_MS).map_err(|_| {

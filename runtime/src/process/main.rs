@@ -7,6 +7,7 @@ use super::channel::{Channel, Deadline, Received};
 use super::operation::{Role, Wire};
 use super::{Child, Facts, Request, create, exec, upkeep};
 use crate::error::{Error, Kind, Result};
+use crate::plan::Host;
 use crate::sys::process::{self, SingleThreaded};
 
 /// The daemon has written the request before main exists.
@@ -30,6 +31,7 @@ pub(super) enum Outcome {
 pub(super) struct Main<'a> {
     pub(super) daemon: &'a Channel,
     pub(super) single: &'a SingleThreaded,
+    pub(super) host: &'a Host,
 }
 
 impl Main<'_> {
@@ -41,10 +43,13 @@ impl Main<'_> {
 }
 
 /// Main's whole life.
-pub(super) fn run(daemon: &Channel, single: &SingleThreaded) -> ! {
+pub(super) fn run(daemon: &Channel, single: &SingleThreaded, host: &Result<Host>) -> ! {
     super::set_name(c"myshim:main");
-    let main = Main { daemon, single };
-    let told = match serve(&main) {
+    let outcome = match host {
+        Ok(host) => serve(&Main { daemon, single, host }),
+        Err(error) => Err(error.clone().at("read the host's facts")),
+    };
+    let told = match outcome {
         Ok(Outcome::Done) => daemon.send(&Wire::Done, &[]),
         Ok(Outcome::Created { facts, start, console }) => {
             let fds: Vec<BorrowedFd<'_>> = [Some(start.as_fd()), console.as_ref().map(AsFd::as_fd)]

@@ -39,9 +39,9 @@ pub use upkeep::delete_container;
 /// CLONE_PARENT of linux/sched.h: the caller's parent becomes the child's.
 const CLONE_PARENT: u64 = 0x8000;
 
-/// Names the process as ps(1) shows it. A name that cannot be set changes nothing else.
+/// Names the process as ps(1) shows it. Fails only for a bad pointer.
 fn set_name(name: &CStr) {
-    drop(rustix::thread::set_name(name));
+    rustix::thread::set_name(name).unwrap_or_default();
 }
 
 /// A descriptor under a number of its own choice, for a process that closes all others.

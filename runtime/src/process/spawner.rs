@@ -7,11 +7,13 @@
 //! a program, only `__WALL` or its pidfd can wait for it, and no sweep of orphans ever sees it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use super::channel::Channel;
 use super::operation::{Operation, Role, Wire};
 use super::{Child, Request, main};
 use crate::error::{Call, Error, Result};
+use crate::plan::Host;
 use crate::sys::process::{self, Clone, CloseHow, Forked, SingleThreaded};
 use crate::sys::socket::{self, Wait};
 
@@ -22,12 +24,16 @@ pub struct Spawner {
 }
 
 impl Spawner {
-    /// Forks the spawner. The daemon reaps it by the [`Child`]; it ends by itself when the handle
+    /// Forks the spawner. Compiled seccomp filters are kept in `seccomp_cache` (made with mode 0700
+    /// when needed). The daemon reaps it by the [`Child`]; it ends by itself when the handle
     /// is dropped.
     ///
     /// # Errors
     /// socketpair(2), clone3(2).
-    pub fn fork(single: &SingleThreaded) -> Result<(Spawner, Child)> {
+    pub fn fork(
+        single: &SingleThreaded,
+        seccomp_cache: Option<PathBuf>,
+    ) -> Result<(Spawner, Child)> {
         let (ours, theirs) =
             socket::pair().call(|| "socketpair(AF_UNIX, SOCK_SEQPACKET|SOCK_CLOEXEC)".into())?;
         let clone = Clone { flags: process::CLONE_CLEAR_SIGHAND, ..Clone::default() };
@@ -38,7 +44,7 @@ impl Spawner {
             Forked::Parent { pid, pidfd } => Ok((Spawner { socket: ours }, Child { pid, pidfd })),
             Forked::Child(single) => {
                 // Nobody reads a status but the daemon's log: 1 says that it never served.
-                let status = if serve(&theirs, &single).is_ok() { 0 } else { 1 };
+                let status = if serve(&theirs, &single, seccomp_cache).is_ok() { 0 } else { 1 };
                 process::exit(status)
             }
         }
@@ -64,7 +70,7 @@ impl AsFd for Spawner {
 }
 
 /// The spawner's whole life: 0, 1, 2 and the socket are all it keeps open.
-fn serve(socket: &OwnedFd, single: &SingleThreaded) -> Result<()> {
+fn serve(socket: &OwnedFd, single: &SingleThreaded, seccomp_cache: Option<PathBuf>) -> Result<()> {
     const SOCKET: u32 = 3;
     process::reset_signals().call(|| "sigprocmask(SIG_SETMASK, {})".into())?;
     super::set_name(c"myshim:spawner");
@@ -73,6 +79,9 @@ fn serve(socket: &OwnedFd, single: &SingleThreaded) -> Result<()> {
         .and_then(|socket| super::move_fd(socket, SOCKET))?;
     process::close_from(single, SOCKET + 1, CloseHow::Now)
         .call(|| format!("close_range({}, ~0, 0)", SOCKET + 1))?;
+    // Once for all operations: their mains inherit it. A host that cannot be read is an error of
+    // each of them.
+    let host = Host::read(seccomp_cache);
     loop {
         let mut byte = [0; 1];
         let (length, fds) = socket::receive(socket.as_fd(), &mut byte, Wait::Block)
@@ -81,16 +90,16 @@ fn serve(socket: &OwnedFd, single: &SingleThreaded) -> Result<()> {
             return Ok(());
         }
         if let Some(operation) = fds.into_iter().next() {
-            fork_main(Channel::from_fd(operation), single);
+            fork_main(Channel::from_fd(operation), single, &host);
         }
     }
 }
 
 /// Forks main, or tells the daemon through the operation's own channel why that failed.
-fn fork_main(channel: Channel, single: &SingleThreaded) {
+fn fork_main(channel: Channel, single: &SingleThreaded, host: &Result<Host>) {
     let clone = Clone { flags: super::CLONE_PARENT, ..Clone::default() };
     let told = match process::clone3(single, &clone) {
-        Ok(Forked::Child(single)) => main::run(&channel, &single),
+        Ok(Forked::Child(single)) => main::run(&channel, &single, host),
         Ok(Forked::Parent { pid, pidfd }) => {
             channel.send(&Wire::Forked { pid, role: Role::Main }, &[pidfd.as_fd()])
         }

@@ -42,6 +42,9 @@ pub fn delete_container(state_dir: &std::path::Path, single: &SingleThreaded) ->
     if let Some(site) = &state.rootfs_on_host {
         rootfs::detach_from_host(site).at("unmount rootfs")?;
     }
+    if let Some(groups) = &state.rdt {
+        groups.remove().at("remove the RDT groups")?;
+    }
     let failed = poststop(&state, single);
     dir.remove()?;
     failed.into_iter().next().map_or(Ok(()), Err)

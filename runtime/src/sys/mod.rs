@@ -28,3 +28,5 @@ pub mod socket;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod unix_socket;
+
+pub use inherited::close_on_exec_from;
