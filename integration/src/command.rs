@@ -35,10 +35,11 @@ impl Output {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    /// Standard error as text.
+    /// Standard error as text, without containerd 2's complaint about hosts with cgroup v1.
     #[must_use]
     pub fn err(&self) -> String {
-        String::from_utf8_lossy(&self.stderr).into_owned()
+        let text = String::from_utf8_lossy(&self.stderr);
+        text.split_inclusive('\n').filter(|line| !line.contains("DEPRECATION")).collect()
     }
 
     /// The exit code; `None` when a signal ended it.

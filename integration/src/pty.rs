@@ -60,13 +60,14 @@ impl Terminal {
         self.master.write_all(text.as_bytes()).unwrap();
     }
 
-    /// All that was shown until now.
+    /// All that was shown until now, without carriage returns: how many there are depends on
+    /// whether both terminals add one.
     ///
     /// # Panics
     /// Never; the lock is not poisoned.
     #[must_use]
     pub fn shown(&self) -> String {
-        String::from_utf8_lossy(&self.seen.lock().unwrap()).into_owned()
+        String::from_utf8_lossy(&self.seen.lock().unwrap()).replace('\r', "")
     }
 
     /// Waits until `text` is shown.

@@ -21,6 +21,7 @@ use crate::command::Running;
 use crate::containerd::{Daemon, Endpoint, Version, shim_binary};
 use crate::host;
 use crate::test::{Fixture, Test, import};
+use crate::wait;
 
 /// A claim: a name that says what holds, and the function that shows it.
 #[derive(Debug, Clone, Copy)]
@@ -395,21 +396,28 @@ impl Bench {
         for root in host::cgroup_roots() {
             fs::remove_dir(root.join(format!("ms-{}", self.tag))).ok();
         }
-        let mut left: Vec<String> = crate::process::Process::tagged(&self.tag)
-            .values()
-            .map(|process| format!("process {} {}", process.pid, process.line))
-            .collect();
-        left.extend(host::mounts().into_iter().filter(|m| m.contains(&self.tag)));
-        for root in host::cgroup_roots() {
-            let dir = root.join(format!("ms-{}", self.tag));
-            left.extend(dir.exists().then(|| format!("cgroup {}", dir.display())));
-        }
+        let mut left = Vec::new();
+        wait::within(Duration::from_secs(10), || {
+            left = self.left();
+            left.is_empty().then_some(())
+        });
         if !left.is_empty() {
             host::sweep(&self.tag);
         }
         if std::env::var_os("MYSHIM_KEEP").is_none() {
             remove_dir(&self.dir);
         }
+        left
+    }
+
+    /// Processes, mounts and cgroups with the run's tag.
+    fn left(&self) -> Vec<String> {
+        let processes = crate::process::Process::tagged(&self.tag);
+        let mut left: Vec<String> =
+            processes.values().map(|p| format!("process {} {} {}", p.pid, p.state, p.line)).collect();
+        left.extend(host::mounts().into_iter().filter(|mount| mount.contains(&self.tag)));
+        let cgroups = host::cgroup_roots().into_iter().map(|r| r.join(format!("ms-{}", self.tag)));
+        left.extend(cgroups.filter(|dir| dir.exists()).map(|dir| format!("cgroup {}", dir.display())));
         left
     }
 }

@@ -102,6 +102,11 @@ impl Test {
         self.endpoint.ctr_run(args, LIMIT)
     }
 
+    /// Runs `ctr` where it does not matter whether it succeeds: removing what may be gone.
+    pub fn try_ctr<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) {
+        drop(self.ctr(args));
+    }
+
     /// Starts `ctr`, with pipes on its standard streams.
     #[must_use]
     pub fn ctr_start<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Running {
@@ -150,7 +155,6 @@ impl Test {
     /// # Panics
     /// When it does not end with 0.
     #[track_caller]
-    #[must_use]
     pub fn shell(&self, flags: &[&str], script: &str) -> String {
         self.run(flags, &["sh", "-c", script]).ok()
     }
@@ -167,6 +171,17 @@ impl Test {
         all.extend(flags);
         self.ctr(self.run_args(&id, &all, program)).ok();
         Container { test: self, id }
+    }
+
+    /// `ctr run --detach` of a program that is not there; the container is removed again.
+    #[must_use]
+    pub fn detached_failing(&self, name: &str, flags: &[&str]) -> Output {
+        let id = self.id(name);
+        let mut all = vec!["--detach"];
+        all.extend(flags);
+        let output = self.ctr(self.run_args(&id, &all, &["no-such-program"]));
+        self.ctr(["containers", "delete", &id]).ok();
+        output
     }
 
     /// A container that does nothing until it is killed.
@@ -379,13 +394,16 @@ impl Container<'_> {
     /// When that fails.
     #[track_caller]
     pub fn remove(self) {
-        if self.status() != "STOPPED" {
-            self.kill("SIGKILL").ok();
-            self.wait_status("STOPPED");
+        let status = self.status();
+        if !status.is_empty() {
+            if status != "STOPPED" {
+                self.kill("SIGKILL").ok();
+                self.wait_status("STOPPED");
+            }
+            // The exit code of `delete` is that of the task.
+            let out = self.task("delete");
+            assert!(out.code().is_some() && !out.err().contains("level=error"), "{out}");
         }
-        // The exit code of `delete` is that of the task.
-        let out = self.task("delete");
-        assert!(out.code().is_some() && !out.err().contains("level=error"), "{out}");
         self.test.ctr(["containers", "delete", &self.id]).ok();
     }
 
