@@ -88,6 +88,8 @@ enum Busy {
     Pausing(Reply<()>),
     Resuming(Reply<()>),
     Updating(Reply<()>),
+    /// Its start has failed; its exit comes before the answer.
+    Failing(Reply<u32>, Error),
     /// Killed before it was started; its exit comes first.
     Killing(Reply<Deleted>),
     Removing(Reply<Deleted>),

@@ -31,12 +31,18 @@ impl Machine {
     }
 
     pub(super) fn started(&mut self, result: Result<()>) {
-        let Some(Busy::Starting { reply, executed }) = self.busy.take() else { return };
-        if result.is_err() && executed {
-            // A poststart hook failed: the container is stopped (runtime.md, lifecycle 9).
-            self.effects.push(Effect::Signal { key: INIT, signal: SIGKILL, reply: None });
+        let Some(Busy::Starting { reply, .. }) = self.busy.take() else { return };
+        match result {
+            Ok(()) => reply.send(Ok(self.pid)),
+            Err(error) if matches!(self.phase, Phase::Stopped(_)) => reply.fail(error),
+            // The program could not be executed, or a poststart hook failed: the container is
+            // stopped (runtime.md, lifecycle 9). The answer waits for that: a client deletes the
+            // task at once.
+            Err(error) => {
+                self.effects.push(Effect::Signal { key: INIT, signal: SIGKILL, reply: None });
+                self.busy = Some(Busy::Failing(reply, error));
+            }
         }
-        reply.send(result.map(|()| self.pid));
         self.begin_end();
     }
 
@@ -91,10 +97,10 @@ impl Machine {
         for waiter in self.waiters.drain(..) {
             waiter.send(Ok(Ended { status: exit.status, at: Some(exit.at) }));
         }
-        if matches!(self.busy, Some(Busy::Killing(_)))
-            && let Some(Busy::Killing(reply)) = self.busy.take()
-        {
-            self.remove(reply);
+        match self.busy.take() {
+            Some(Busy::Killing(reply)) => self.remove(reply),
+            Some(Busy::Failing(reply, error)) => reply.fail(error),
+            busy => self.busy = busy,
         }
     }
 
