@@ -46,7 +46,8 @@ impl HostSnapshot {
                 process.pid, process.state, process.comm, process.line
             ));
         }
-        lines.extend(mounts().into_iter().filter(|m| m.contains(tag)).map(|m| format!("mount {m}")));
+        lines
+            .extend(mounts().into_iter().filter(|m| m.contains(tag)).map(|m| format!("mount {m}")));
         for root in cgroup_roots() {
             for dir in named(&root, tag, 6) {
                 lines.insert(format!("cgroup {}", dir.display()));
@@ -94,7 +95,8 @@ impl HostSnapshot {
         assert!(list.is_empty(), "left behind on the host:\n  {}", list.join("\n  "));
         let now = Self::take(scope);
         let gone: Vec<_> = self.lines.difference(&now.lines).cloned().collect();
-        let gone: Vec<_> = gone.into_iter().filter(|line| !line.starts_with("net device")).collect();
+        let gone: Vec<_> =
+            gone.into_iter().filter(|line| !line.starts_with("net device")).collect();
         assert!(gone.is_empty(), "gone from the host:\n  {}", gone.join("\n  "));
     }
 }

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex};
 
 use containerd_shim_protos::api::{
     CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest,
-    CreateTaskResponse, DeleteRequest, DeleteResponse, Empty, ExecProcessRequest,
-    ForwardRequest, KillRequest, Mount, PauseRequest, PidsRequest, PidsResponse, ResizePtyRequest,
-    ResumeRequest, ShutdownRequest, StartRequest, StartResponse, StateRequest, StateResponse,
-    StatsRequest, StatsResponse, UpdateTaskRequest, WaitRequest, WaitResponse,
+    CreateTaskResponse, DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, ForwardRequest,
+    KillRequest, Mount, PauseRequest, PidsRequest, PidsResponse, ResizePtyRequest, ResumeRequest,
+    ShutdownRequest, StartRequest, StartResponse, StateRequest, StateResponse, StatsRequest,
+    StatsResponse, UpdateTaskRequest, WaitRequest, WaitResponse,
 };
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use containerd_shim_protos::events::task;
@@ -217,8 +217,7 @@ impl<'a> Invocation<'a> {
     #[track_caller]
     #[must_use]
     pub fn start(&mut self, dialect: Dialect) -> Shim {
-        self.publisher =
-            if dialect == Dialect::Address { Version::V16 } else { Version::V2 };
+        self.publisher = if dialect == Dialect::Address { Version::V16 } else { Version::V2 };
         if dialect == Dialect::Json {
             self.env.push(("MAX_SHIM_VERSION".to_owned(), "2".to_owned()));
         }
@@ -717,7 +716,8 @@ fn short(envelope: &Envelope, container: &str) -> Option<String> {
             let event = task::TaskExit::parse_from_bytes(bytes).unwrap();
             let code = event.exit_status;
             let init = event.id == event.container_id;
-            let text = if init { format!("exit:{code}") } else { format!("{} exit:{code}", event.id) };
+            let text =
+                if init { format!("exit:{code}") } else { format!("{} exit:{code}", event.id) };
             (event.container_id, text)
         }
         other => panic!("an event no one asked for: {other}"),

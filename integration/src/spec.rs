@@ -91,8 +91,7 @@ impl Spec {
     /// Makes the namespace of `kind` the one at `path`.
     #[must_use]
     pub fn join(self, kind: &str, path: &str) -> Self {
-        self.host_namespace(kind)
-            .push("/linux/namespaces", json!({"type": kind, "path": path}))
+        self.host_namespace(kind).push("/linux/namespaces", json!({"type": kind, "path": path}))
     }
 
     /// Adds an annotation.

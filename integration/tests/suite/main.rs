@@ -1,10 +1,6 @@
 //! The claims of this project about containers on real containerds. See docs/testing.md.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "in a test a panic is how it fails"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is how it fails")]
 
 mod bad_input;
 mod cgroups;

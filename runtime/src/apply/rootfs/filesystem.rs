@@ -1,0 +1,123 @@
+//! New instances of file systems, and the attributes of mounts.
+
+use rustix::mount::{MountAttrFlags, MountPropagationFlags};
+
+use crate::plan::{Mount, MountKind, Propagation};
+use crate::sys::mount::{Change, FsContext, Tree};
+use crate::{Error, Result};
+
+/// The attribute that is an access time mode and not a flag (MOUNT_ATTR__ATIME, linux/mount.h).
+const ATIME: u64 = 0x70;
+
+/// File systems whose super block is or may be shared with other mounts, or whose `ro` has to
+/// wait: for them `ro` is an attribute of the mount alone.
+const RDONLY_BY_MOUNT: [&str; 7] =
+    ["proc", "sysfs", "tmpfs", "mqueue", "devpts", "cgroup", "cgroup2"];
+
+pub(super) const RDONLY: u64 = 0x1;
+
+/// A new file system instance as the plan has it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) fstype: &'a str,
+    pub(super) source: &'a str,
+    pub(super) flags: &'a [String],
+    pub(super) data: &'a [(String, Option<String>)],
+    /// MOUNT_ATTR_* of the mount.
+    pub(super) attributes: u64,
+}
+
+impl<'a> Wanted<'a> {
+    /// What the plan wants here, when it is a new file system.
+    pub(super) fn of(mount: &'a Mount) -> Option<Wanted<'a>> {
+        let MountKind::Filesystem { fstype, source, flags, data } = &mount.kind else {
+            return None;
+        };
+        let mut attributes = mount.attr_set | mount.rec_attr_set;
+        if flags.iter().any(|flag| flag == "ro") {
+            attributes |= RDONLY;
+        }
+        Some(Wanted { fstype, source, flags, data, attributes })
+    }
+
+    /// A context with source and flags set, the data still to come.
+    pub(super) fn context(&self) -> Result<FsContext<'a>> {
+        let context = FsContext::open(self.fstype)?;
+        if !self.source.is_empty() {
+            context.string("source", self.source)?;
+        }
+        let by_mount = RDONLY_BY_MOUNT.contains(&self.fstype);
+        for flag in self.flags.iter().filter(|flag| !(by_mount && *flag == "ro")) {
+            context.flag(flag)?;
+        }
+        Ok(context)
+    }
+
+    /// Whether the plan sets this parameter.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.data.iter().any(|(name, _)| name == key)
+    }
+
+    /// Makes the instance, detached. `label` is an SELinux context, `more` parameters that come
+    /// before the plan's own.
+    pub(super) fn mount(&self, label: Option<&str>, more: &[(&str, &str)]) -> Result<Tree> {
+        let context = self.context()?;
+        for (key, value) in more {
+            context.string(key, value)?;
+        }
+        for parameter in self.data {
+            set(&context, parameter)?;
+        }
+        if let Some(label) = label {
+            context.string("context", label)?;
+        }
+        context.mount(self.attributes)
+    }
+}
+
+/// Sets one parameter of the plan.
+pub(super) fn set(context: &FsContext<'_>, (key, value): &(String, Option<String>)) -> Result<()> {
+    match value {
+        Some(value) => context.string(key, value),
+        None => context.flag(key),
+    }
+}
+
+/// What to change on a copied mount so that it has the attributes the spec asks for: as mount(8)
+/// and runc do for `-o bind,…`, naming one attribute resets those not named; naming none keeps all.
+pub(super) fn bind_change(mount: &Mount) -> Change<'static> {
+    if mount.attr_set == 0 && mount.attr_clear == 0 {
+        return Change::default();
+    }
+    let resettable = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC
+        | MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW;
+    change(mount.attr_set, mount.attr_clear | u64::from(resettable.bits()))
+}
+
+/// A change that is free of contradictions: what is set is not cleared, and an access time mode
+/// replaces the one before.
+pub(super) fn change(set: u64, clear: u64) -> Change<'static> {
+    let mut clear = clear & !set;
+    if set & ATIME != 0 || clear & ATIME != 0 {
+        clear |= ATIME;
+    }
+    Change { set, clear, ..Change::default() }
+}
+
+/// The kernel's word for a propagation type.
+pub(super) fn propagation(propagation: Propagation) -> MountPropagationFlags {
+    match propagation {
+        Propagation::Private => MountPropagationFlags::PRIVATE,
+        Propagation::Slave => MountPropagationFlags::DOWNSTREAM,
+        Propagation::Shared => MountPropagationFlags::SHARED,
+        Propagation::Unbindable => MountPropagationFlags::UNBINDABLE,
+    }
+}
+
+/// Whether the error is this errno.
+pub(super) fn is(error: &Error, errno: nix::errno::Errno) -> bool {
+    error.errno() == Some(errno)
+}
