@@ -97,7 +97,9 @@ impl Node<'_> {
             Ok(()) if self.shared == Shared::Nobody && self.is_roots() => return Ok(()),
             Ok(()) => return self.adjust(),
             // No CAP_MKNOD, or a device cgroup that forbids it.
-            Err(rustix::io::Errno::PERM) => return self.bind(),
+            Err(rustix::io::Errno::PERM) => {
+                return self.bind().at_with(|| format!("{}: EPERM", self.describe("mknodat")));
+            }
             Err(rustix::io::Errno::EXIST) => {}
             Err(errno) => return Err(errno).call(|| self.describe("mknodat")),
         }
