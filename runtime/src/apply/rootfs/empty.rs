@@ -16,7 +16,7 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags};
 
 use crate::plan::{Namespace, Plan};
 use crate::sys::mount::{self, Change, Depth};
-use crate::{At, Call, Result};
+use crate::{At, Call, Error, Kind, Result};
 
 /// Such a namespace. It lasts as long as this value, or somebody in it.
 #[derive(Debug)]
@@ -35,9 +35,11 @@ impl EmptyMountNamespace {
     /// directory when this returns.
     ///
     /// # Errors
-    /// EINVAL: the host's root is the kernel's rootfs itself (an initramfs), which cannot go; then
-    /// containers have to start from a copy.
+    /// Where it cannot be had, containers have to start from a copy. EINVAL: the host's root is the
+    /// kernel's rootfs itself (an initramfs), which cannot go. Unsupported: the caller is in a user
+    /// namespace, see [`EmptyMountNamespace::suits`].
     pub fn make() -> Result<EmptyMountNamespace> {
+        check_user_namespace()?;
         let visit = Visit::begin()?;
         nix::sched::unshare(CloneFlags::CLONE_NEWNS)
             .call(|| "unshare(CLONE_NEWNS)".to_owned())
@@ -89,6 +91,18 @@ impl Visit {
             .call(|| "setns(<mount namespace of before>)".to_owned())?;
         rustix::process::fchdir(&self.cwd).call(|| "fchdir(<directory of before>)".to_owned())
     }
+}
+
+/// PROC_USER_INIT_INO of linux/proc_ns.h: the initial user namespace's inode.
+const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
+
+fn check_user_namespace() -> Result<()> {
+    let path = "/proc/self/ns/user";
+    let stat = rustix::fs::stat(path).call(|| format!("stat({path:?})"))?;
+    if stat.st_ino == INITIAL_USER_NAMESPACE {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Unsupported("not in the initial user namespace".to_owned())))
 }
 
 fn empty_this() -> Result<EmptyMountNamespace> {
