@@ -149,7 +149,12 @@ impl Runtime {
 
     async fn run(&self, request: &Request) -> Result<()> {
         match self.answer(request, &[]).await? {
-            Answer::Done => Ok(()),
+            Answer::Done { warnings } => {
+                for warning in warnings {
+                    warn!(%warning, "the runtime");
+                }
+                Ok(())
+            }
             other => Err(unexpected(&other)),
         }
     }

@@ -54,7 +54,10 @@ fn delete(bundle: &Path, deadline: Instant) -> Result<Deleted> {
     let state_dir = bundle.join(STATE_DIR);
     let mut failures = Vec::new();
     let pid = keep(&mut failures, pid_in(&state_dir)).flatten();
-    keep(&mut failures, delete_container(&state_dir));
+    match delete_container(&state_dir) {
+        Ok(warnings) => failures.extend(warnings.into_iter().map(|w| Error::new(Kind::State(w)))),
+        Err(error) => failures.push(error),
+    }
     // What could not be deleted by the whole state, or was written by another version of it.
     let remains = keep(&mut failures, Remains::load(&state_dir).at("read the state")).flatten();
     if let Some(remains) = &remains {
@@ -79,7 +82,7 @@ fn pid_in(state_dir: &Path) -> Result<Option<u32>> {
 }
 
 /// The runtime's own delete: it runs the poststop hooks, which nobody else will.
-fn delete_container(state_dir: &Path) -> Result<()> {
+fn delete_container(state_dir: &Path) -> Result<Vec<String>> {
     let single = SingleThreaded::verify()
         .ok_or_else(|| Error::new(Kind::State("delete has more than one thread".into())))?;
     runtime::process::delete_container(state_dir, &single).at("delete")

@@ -20,7 +20,8 @@ use crate::apply::id_maps::{self, MapWriter};
 use crate::apply::intel_rdt::{self, RdtGroups};
 use crate::apply::namespaces::Joins;
 use crate::apply::oci_state::{OciState, Status};
-use crate::apply::{own, rootfs};
+use crate::apply::own;
+use crate::apply::rootfs::{self, EmptyMountNamespace, OldTree};
 use crate::cgroup::{Cgroup, CgroupDirectory, CgroupPaths, Layout};
 use crate::container::{ProcessId, State, StateDir};
 use crate::error::{At, Call, Error, Result};
@@ -60,22 +61,28 @@ fn make<'a>(
     let joins = Joins::open(&plan.namespaces)?;
     let pid_file = PidFile::prepare(request.pid_file.as_deref())?;
     let (dir, mut state) = record(request, plan, layout, undo)?;
-    let rootfs = prepare_rootfs(main, plan, &mut state, undo)?;
+    let mut rootfs = prepare_rootfs(main, plan, &mut state, undo)?;
     let cgroup = make_cgroup(plan, layout, undo)?;
+    rootfs.copy_cgroups(&plan.rootfs, cgroup.paths()).at("rootfs")?;
     let entry = cgroup.entry()?;
     state.rdt = make_rdt_groups(main, plan, undo)?;
     own::prepare(&plan.process)?;
-    let setup = Setup { plan, joins, entry, cgroup: cgroup.paths().clone(), rootfs, stdio };
+    let old_tree = match main.empty {
+        Some(_) if EmptyMountNamespace::suits(plan) => OldTree::Empty,
+        _ => OldTree::Host { site: &plan.site },
+    };
+    let cgroup = cgroup.paths().clone();
+    let setup = Setup { plan, joins, entry, cgroup: cgroup.clone(), rootfs, old_tree, stdio };
     let peer = fork::fork(main, setup, deadline(plan), undo)?;
     let pid = peer.child.pid;
     state.init = ProcessId::of(pid)?;
-    state.cgroup = cgroup.paths().clone();
+    state.cgroup = cgroup.clone();
     dir.update(&state)?;
     let (start, console) = meet(main, plan, &state, peer, undo)?.ready()?;
     if let Some(pid_file) = pid_file {
         pid_file.write(pid)?;
     }
-    Ok(Outcome::Created { facts: facts(plan, cgroup.paths()), start, console })
+    Ok(Outcome::Created { facts: facts(plan, &cgroup), start, console })
 }
 
 /// Writes down what is about to be made, before any of it is: a main that is killed leaves

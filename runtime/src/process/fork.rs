@@ -12,6 +12,7 @@ use super::protocol::{Entering, Mapping, Peer, Wish};
 use super::undo::Undo;
 use super::{Child, intermediate};
 use crate::apply::id_maps::{self, MapWriter};
+use crate::apply::rootfs::{EmptyMountNamespace, OldTree, Visit};
 use crate::apply::{namespaces, time_offsets};
 use crate::error::{At, Call, Error, Kind, Result};
 use crate::plan::{IdMaps, Namespace, Namespaces, Plan};
@@ -48,7 +49,7 @@ pub(super) fn fork(
 
 fn directly(main: &Main<'_>, setup: Setup<'_>, ours: &Channel, theirs: Channel) -> Result<Child> {
     let flags = super::CLONE_PARENT | namespaces::flags_at_clone(&setup.plan.namespaces);
-    match clone_into_cgroup(main.single, flags, &setup).at("fork init")? {
+    match clone_init(main, flags, &setup).at("fork init")? {
         Forked::Parent { pid, pidfd } => Ok(Child { pid, pidfd }),
         Forked::Child(single) => {
             leave_main(&single, main, &[ours]);
@@ -67,9 +68,7 @@ fn through_intermediate(
 ) -> Result<Child> {
     let plan = setup.plan;
     let (ours, theirs) = Channel::pair()?;
-    let child = match clone_into_cgroup(main.single, super::CLONE_PARENT, &setup)
-        .at("fork intermediate")?
-    {
+    let child = match clone_init(main, super::CLONE_PARENT, &setup).at("fork intermediate")? {
         Forked::Parent { pid, pidfd } => Child { pid, pidfd },
         Forked::Child(single) => {
             leave_main(&single, main, &[&ours, init_ours]);
@@ -104,15 +103,19 @@ fn write_maps(main: &Main<'_>, pid: i32, maps: &IdMaps) -> Result<()> {
     writer.write(main.single, id_maps::open_proc(pid)?.as_fd(), pid, maps)
 }
 
-/// A fork that is born in the container's v2 cgroup, where there is one.
-pub(super) fn clone_into_cgroup(
-    single: &SingleThreaded,
-    flags: u64,
-    setup: &Setup<'_>,
-) -> Result<Forked> {
+/// A fork that is born in the container's v2 cgroup, where there is one, and sees the mounts that
+/// init begins with.
+fn clone_init(main: &Main<'_>, flags: u64, setup: &Setup<'_>) -> Result<Forked> {
+    let visit = match setup.old_tree {
+        OldTree::Empty => main.empty.map(EmptyMountNamespace::enter).transpose()?,
+        OldTree::Host { .. } => None,
+    };
     let cgroup = setup.entry.clone_into.as_ref().map(AsFd::as_fd);
-    let clone = Clone { flags, cgroup, ..Clone::default() };
-    process::clone3(single, &clone).call(|| {
+    let forked = process::clone3(main.single, &Clone { flags, cgroup, ..Clone::default() });
+    if !matches!(forked, Ok(Forked::Child(_))) {
+        visit.map_or(Ok(()), Visit::end)?;
+    }
+    forked.call(|| {
         let into = if cgroup.is_some() { "|CLONE_INTO_CGROUP" } else { "" };
         format!("clone3({flags:#x}|CLONE_PIDFD{into})")
     })

@@ -15,8 +15,8 @@ pub(super) enum Wire {
     Forked { pid: i32, role: Role },
     /// Fds: the channel to the process that waits for start, then its console when it has one.
     Created { facts: Facts },
-    /// Done.
-    Done,
+    /// Done; what went wrong and does not matter to the outcome.
+    Done { warnings: Vec<String> },
     /// Failed; nothing is left.
     Failed(Error),
 }
@@ -59,7 +59,9 @@ impl Operation {
             return match self.channel.try_receive::<Wire>()? {
                 Received::Nothing => Ok(None),
                 Received::End => Ok(Some(self.lost(Answer::End))),
-                Received::Message(Wire::Done, _) => Ok(Some(Answer::Done)),
+                Received::Message(Wire::Done { warnings }, _) => {
+                    Ok(Some(Answer::Done { warnings }))
+                }
                 Received::Message(Wire::Failed(error), _) => {
                     Ok(Some(self.lost(Answer::Failed(error))))
                 }

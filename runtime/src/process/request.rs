@@ -148,7 +148,10 @@ pub enum Answer {
     /// Create and exec: the process waits for start.
     Created(Created),
     /// Any other operation: it is done.
-    Done,
+    Done {
+        /// What went wrong and does not matter to the outcome: for the log.
+        warnings: Vec<String>,
+    },
     /// It failed; nothing is left of it.
     Failed(Error),
     /// Main is gone. Without an answer before it, main died.

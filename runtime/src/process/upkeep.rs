@@ -18,7 +18,7 @@ use crate::spec;
 use crate::sys::process::SingleThreaded;
 
 /// Kills what is left, runs the poststop hooks, removes cgroup and state.
-pub(super) fn delete(main: &Main<'_>, request: &DeleteRequest) -> Result<()> {
+pub(super) fn delete(main: &Main<'_>, request: &DeleteRequest) -> Result<Vec<String>> {
     delete_container(&request.state_dir, main.single)
 }
 
@@ -27,11 +27,14 @@ pub(super) fn delete(main: &Main<'_>, request: &DeleteRequest) -> Result<()> {
 /// second call finds none.
 ///
 /// # Errors
-/// What could not be removed (all else was), or poststop hooks that failed; in that case the
-/// state is gone, for it is the hooks that have to be mended and not the container.
-pub fn delete_container(state_dir: &std::path::Path, single: &SingleThreaded) -> Result<()> {
+/// What could not be removed; the state stays, for another try. Poststop hooks that fail are
+/// warnings: the rest goes on (runtime.md, lifecycle 13).
+pub fn delete_container(
+    state_dir: &std::path::Path,
+    single: &SingleThreaded,
+) -> Result<Vec<String>> {
     let dir = StateDir::open(state_dir);
-    let Some(state) = dir.load()? else { return dir.remove() };
+    let Some(state) = dir.load()? else { return dir.remove().map(|()| Vec::new()) };
     let cgroup = Cgroup::open(&state.cgroup);
     if let Some(init) = state.init {
         // Whoever thaws is killed before it can run.
@@ -47,7 +50,7 @@ pub fn delete_container(state_dir: &std::path::Path, single: &SingleThreaded) ->
     }
     let failed = poststop(&state, single);
     dir.remove()?;
-    failed.into_iter().next().map_or(Ok(()), Err)
+    Ok(failed.iter().map(Error::to_string).collect())
 }
 
 /// Init itself, wherever it may have moved to. The pidfd is compared after it was opened: until
@@ -85,11 +88,10 @@ pub(super) fn poststart(main: &Main<'_>, request: &PoststartRequest) -> Result<(
 }
 
 /// Changes limits.
-pub(super) fn update(request: &UpdateRequest) -> Result<()> {
+pub(super) fn update(request: &UpdateRequest) -> Result<Vec<String>> {
     let state = StateDir::open(&request.state_dir).require()?;
     let resources = spec::resources_from_json(&request.resources)?;
-    // What this kernel takes as best effort was told at create; an update changes numbers only.
-    Cgroup::open(&state.cgroup).update(&resources).at("update").map(drop)
+    Cgroup::open(&state.cgroup).update(&resources).at("update")
 }
 
 /// Freezes or thaws.
