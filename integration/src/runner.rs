@@ -413,11 +413,15 @@ impl Bench {
     /// Processes, mounts and cgroups with the run's tag.
     fn left(&self) -> Vec<String> {
         let processes = crate::process::Process::tagged(&self.tag);
-        let mut left: Vec<String> =
-            processes.values().map(|p| format!("process {} {} {}", p.pid, p.state, p.line)).collect();
+        let mut left: Vec<String> = processes
+            .values()
+            .map(|p| format!("process {} {} {}", p.pid, p.state, p.line))
+            .collect();
         left.extend(host::mounts().into_iter().filter(|mount| mount.contains(&self.tag)));
         let cgroups = host::cgroup_roots().into_iter().map(|r| r.join(format!("ms-{}", self.tag)));
-        left.extend(cgroups.filter(|dir| dir.exists()).map(|dir| format!("cgroup {}", dir.display())));
+        left.extend(
+            cgroups.filter(|dir| dir.exists()).map(|dir| format!("cgroup {}", dir.display())),
+        );
         left
     }
 }

@@ -91,7 +91,8 @@ fn a_daemon_killed_in_the_middle_of_a_create_leaves_nothing(t: &Test) {
 fn a_client_killed_in_the_middle_of_a_create_leaves_nothing(t: &Test) {
     let id = t.id("web");
     let hook = t.script("hook", "/bin/sleep 2.34");
-    let spec = t.spec(&id).args(&["sleep", "3600"]).push("/hooks/createRuntime", json!({"path": hook}));
+    let spec =
+        t.spec(&id).args(&["sleep", "3600"]).push("/hooks/createRuntime", json!({"path": hook}));
     let running = t.ctr_start(t.spec_args(&id, &spec, &[]));
     facts::process_of(t, &running, "/bin/sleep 2.34");
     running.signal(rustix::process::Signal::KILL);

@@ -41,7 +41,11 @@ fn an_exec_prints_and_ends_with_its_code(t: &Test) {
 fn an_exec_joins_every_namespace(t: &Test) {
     let c = t.sleeper("web", &[]);
     let pid = c.pid().to_string();
-    let out = c.exec(&["sh", "-c", "for n in cgroup ipc mnt net pid user uts; do readlink /proc/self/ns/$n; done"]);
+    let out = c.exec(&[
+        "sh",
+        "-c",
+        "for n in cgroup ipc mnt net pid user uts; do readlink /proc/self/ns/$n; done",
+    ]);
     let text = out.ok();
     let kinds = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
     for (kind, seen) in kinds.into_iter().zip(text.lines()) {
@@ -95,11 +99,13 @@ fn an_exec_is_as_confined_as_the_init(t: &Test) {
     c.exec_as("long", &["--detach"], &["sleep", "1000"]).ok();
     let exec = facts::process(t, "sleep 1000");
     let init = c.pid();
-    for field in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Uid"] {
+    for field in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Uid"]
+    {
         assert_eq!(status(exec, field), status(init, field), "{field}");
     }
     assert_eq!(status(exec, "Seccomp").as_deref(), Some("2"));
-    let read = |pid: u32, file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+    let read =
+        |pid: u32, file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
     for file in ["oom_score_adj", "limits"] {
         assert_eq!(read(exec, file), read(init, file), "{file}");
     }

@@ -71,7 +71,8 @@ fn a_killed_container_ends_with_128_and_the_signal(t: &Test) {
 fn a_missing_program_is_named(t: &Test) {
     t.run(&[], &["no-such-program"])
         .fails(&["no-such-program", "executable file not found in $PATH"]);
-    t.run(&[], &["/bin/no-such-program"]).fails(&["/bin/no-such-program", "no such file or directory"]);
+    t.run(&[], &["/bin/no-such-program"])
+        .fails(&["/bin/no-such-program", "no such file or directory"]);
 }
 
 fn a_file_that_is_no_program_is_named(t: &Test) {
@@ -140,7 +141,8 @@ fn a_network_namespace_has_lo_and_it_is_up(t: &Test) {
 }
 
 fn privileged_has_every_capability_and_the_hosts_devices(t: &Test) {
-    let out = t.shell(&["--privileged"], "grep CapEff /proc/self/status; ls -d /dev/kmsg /dev/fuse");
+    let out =
+        t.shell(&["--privileged"], "grep CapEff /proc/self/status; ls -d /dev/kmsg /dev/fuse");
     let caps = out.lines().next().and_then(|line| line.split_whitespace().nth(1)).unwrap();
     // What the suite itself lacks, no container can have.
     assert_eq!(caps, status(std::process::id(), "CapBnd").unwrap(), "{out}");
@@ -196,7 +198,8 @@ fn capabilities_are_added_and_dropped(t: &Test) {
 }
 
 fn no_pivot_still_confines_the_root(t: &Test) {
-    let out = t.shell(&["--no-pivot"], "ls / | tr '\\n' ' '; ls -d /../work 2>&1; cat /etc/hostname");
+    let out =
+        t.shell(&["--no-pivot"], "ls / | tr '\\n' ' '; ls -d /../work 2>&1; cat /etc/hostname");
     assert!(out.contains("bin ") && out.ends_with("image\n"), "{out}");
     assert!(!out.contains("boot"), "the host's root: {out}");
 }

@@ -141,5 +141,9 @@ fn a_terminals_last_words_are_not_lost(t: &Test) {
     let (status, shown) = t.ctr_on_terminal(args).finish(LIMIT);
     assert!(status.success(), "{status}");
     let lines = shown.lines().filter(|line| line.starts_with("line ")).count();
-    assert!(lines == 2000 && shown.ends_with("LAST"), "{lines} lines, then {:?}", facts::tail(&shown));
+    assert!(
+        lines == 2000 && shown.ends_with("LAST"),
+        "{lines} lines, then {:?}",
+        facts::tail(&shown)
+    );
 }

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use myshim_integration::command::Running;
 use myshim_integration::Test;
+use myshim_integration::command::Running;
 use myshim_integration::process::{Process, descriptors};
 use myshim_integration::wait;
 

@@ -67,9 +67,8 @@ fn a_paused_container_can_be_killed(t: &Test) {
     c.task("pause").ok();
     c.kill("SIGKILL").ok();
     // A frozen process of cgroup v1 dies when it is thawed, and resume may find it gone.
-    let stopped = wait::within(std::time::Duration::from_secs(2), || {
-        (c.status() == "STOPPED").then_some(())
-    });
+    let stopped =
+        wait::within(std::time::Duration::from_secs(2), || (c.status() == "STOPPED").then_some(()));
     if stopped.is_none() {
         c.task("resume").ok();
     }

@@ -53,7 +53,8 @@ fn containers_survive_the_death_of_containerd(t: &Test) {
 
 fn an_exit_while_containerd_is_down_is_reported_once(t: &Test) {
     let (own, mut daemon) = t.with_own_daemon();
-    let c = own.detached("web", &[], &["sh", "-c", "while [ ! -e /end ]; do sleep 0.05; done; exit 9"]);
+    let c =
+        own.detached("web", &[], &["sh", "-c", "while [ ! -e /end ]; do sleep 0.05; done; exit 9"]);
     let stay = own.sleeper("stay", &[]);
     let root = format!("/proc/{}/root/end", c.pid());
     restart(&mut daemon, Signal::TERM, || {

@@ -514,7 +514,8 @@ fn both_names_of_the_service_are_served(t: &Test) {
 fn state_answers_while_a_create_hangs(t: &Test) {
     let rig = Rig::sleeping(t);
     let go = t.dir.join("go");
-    let hook = t.script("hook", &format!("while [ ! -e {} ]; do /bin/sleep 0.02; done", go.display()));
+    let hook =
+        t.script("hook", &format!("while [ ! -e {} ]; do /bin/sleep 0.02; done", go.display()));
     let slow = Bundle::new(t, "slow", |spec| {
         spec.args(&["true"]).push("/hooks/createRuntime", json!({"path": hook}))
     });
