@@ -93,7 +93,9 @@ fn described(process: &Process) -> String {
     let private = kib("Private_Dirty") + kib("Private_Clean");
     let name: String = process.line.chars().take(60).collect();
     let (pid, parent, rss) = (process.pid, process.parent, kib("Rss"));
-    format!("pid {pid:>7}  parent {parent:>7}  resident {rss:>6} KiB  private {private:>5} KiB  {name}")
+    format!(
+        "pid {pid:>7}  parent {parent:>7}  resident {rss:>6} KiB  private {private:>5} KiB  {name}"
+    )
 }
 
 fn clean(dir: &Path, tag: &str) {

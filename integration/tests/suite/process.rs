@@ -86,9 +86,7 @@ fn capabilities_are_the_five_sets(t: &Test) {
         "ambient": ["CAP_KILL"],
     });
     let user = json!({"uid": 1000, "gid": 1000});
-    let of = status(t, |spec| {
-        spec.with("/process/capabilities", sets).with("/process/user", user)
-    });
+    let of = status(t, |spec| spec.with("/process/capabilities", sets).with("/process/user", user));
     // Chown is 0, kill 5, raw sockets 13. After execve by another user than root, only what is
     // ambient is permitted.
     let kill = "0000000000000020";
@@ -105,7 +103,8 @@ fn no_capabilities_at_all(t: &Test) {
 
 fn an_unknown_capability_does_not_stop_the_container(t: &Test) {
     let of = status(t, |spec| {
-        spec.capabilities(&["CAP_CHOWN"]).push("/process/capabilities/bounding", json!("CAP_JUGGLE"))
+        spec.capabilities(&["CAP_CHOWN"])
+            .push("/process/capabilities/bounding", json!("CAP_JUGGLE"))
     });
     assert_eq!(of("CapBnd"), "0000000000000001");
 }
@@ -120,16 +119,16 @@ fn no_new_privileges_is_what_the_spec_says(t: &Test) {
 }
 
 fn rlimits_are_set(t: &Test) {
-    let limit = |kind: &str, soft: u64, hard: u64| json!({"type": kind, "soft": soft, "hard": hard});
+    let limit =
+        |kind: &str, soft: u64, hard: u64| json!({"type": kind, "soft": soft, "hard": hard});
     let limits = json!([
         limit("RLIMIT_NOFILE", 77, 99),
         limit("RLIMIT_CORE", 0, 4096),
         limit("RLIMIT_STACK", 4_194_304, 4_194_304),
         limit("RLIMIT_MEMLOCK", 8192, 16384),
     ]);
-    let out = text(t, |spec| {
-        spec.with("/process/rlimits", limits).args(&["cat", "/proc/self/limits"])
-    });
+    let out =
+        text(t, |spec| spec.with("/process/rlimits", limits).args(&["cat", "/proc/self/limits"]));
     for (name, soft, hard) in [
         ("Max open files", "77", "99"),
         ("Max core file size", "0", "4096"),
@@ -163,9 +162,7 @@ fn umask_is_the_specs_or_022(t: &Test) {
 
 fn environment_keeps_its_order(t: &Test) {
     let env = json!(["PATH=/bin", "Z=1", "A=2", "M=with = and spaces", "EMPTY="]);
-    let out = text(t, |spec| {
-        spec.with("/process/env", env).args(&["cat", "/proc/self/environ"])
-    });
+    let out = text(t, |spec| spec.with("/process/env", env).args(&["cat", "/proc/self/environ"]));
     let seen: Vec<&str> = out.split_terminator('\0').collect();
     let wanted = ["PATH=/bin", "Z=1", "A=2", "M=with = and spaces", "EMPTY="];
     assert_eq!(seen[..5], wanted);
@@ -201,9 +198,11 @@ fn a_cwd_that_only_the_user_may_enter_works(t: &Test) {
 
 fn hostname_and_domainname_are_set(t: &Test) {
     let out = text(t, |spec| {
-        spec.with("/hostname", json!("box"))
-            .with("/domainname", json!("example.test"))
-            .args(&["cat", "/proc/sys/kernel/hostname", "/proc/sys/kernel/domainname"])
+        spec.with("/hostname", json!("box")).with("/domainname", json!("example.test")).args(&[
+            "cat",
+            "/proc/sys/kernel/hostname",
+            "/proc/sys/kernel/domainname",
+        ])
     });
     assert_eq!(out, "box\nexample.test\n");
 }
