@@ -101,6 +101,7 @@ impl Model {
                 Effect::StartExec(key, new) => {
                     self.effects.push(format!("start {} {}", key.0, new.id));
                 }
+                Effect::Feed(_) => {}
                 Effect::Persist(exit) => self.effects.push(format!("persist {}", exit.status)),
                 Effect::Release(key) => self.effects.push(format!("release {}", key.0)),
                 Effect::Resize { key, reply, .. } => {
