@@ -82,7 +82,9 @@ fn make(
         groups.join(&main.host.resctrl, peer.child.pid).at("linux.intelRdt")?;
     }
     if let Some(listener) = listener_of(state) {
-        let told = OciState::of_container(&state.container, Status::Running, Some(peer.child.pid));
+        // The tenant's own pid is beside the state, which is the container's.
+        let init = state.init.map(|init| init.pid);
+        let told = OciState::of_container(&state.container, Status::Running, init);
         rendezvous::hand_over(listener, &told, &peer)?;
     }
     let pid = peer.child.pid;
