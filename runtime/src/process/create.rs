@@ -15,7 +15,7 @@ use super::main::{Main, Outcome};
 use super::pid_file::PidFile;
 use super::protocol::{Building, Entering, Peer};
 use super::undo::Undo;
-use super::{CreateRequest, Facts, rendezvous};
+use super::{CreateRequest, Facts, rendezvous, upkeep};
 use crate::apply::id_maps::{self, MapWriter};
 use crate::apply::intel_rdt::{self, RdtGroups};
 use crate::apply::namespaces::Joins;
@@ -51,7 +51,7 @@ pub(super) fn run(
 }
 
 fn make<'a>(
-    main: &Main<'_>,
+    main: &'a Main<'_>,
     request: &CreateRequest,
     plan: &'a Plan,
     layout: &Layout,
@@ -74,6 +74,8 @@ fn make<'a>(
     let cgroup = cgroup.paths().clone();
     let setup = Setup { plan, joins, entry, cgroup: cgroup.clone(), rootfs, old_tree, stdio };
     let peer = fork::fork(main, setup, deadline(plan), undo)?;
+    // From here there is a container, and its end has hooks (runtime.md, "Lifecycle", 12 and 13).
+    undo.afterwards("poststop hooks", || poststop(main, plan));
     let pid = peer.child.pid;
     state.init = ProcessId::of(pid)?;
     state.cgroup = cgroup.clone();
@@ -186,10 +188,21 @@ fn meet<'a>(
     Ok(peer)
 }
 
-/// How long main waits for init in all.
+/// After a create that failed, as at a delete: all of them run, and a failure changes nothing.
+fn poststop(main: &Main<'_>, plan: &Plan) -> Result<()> {
+    let stopped = OciState::of(plan, Status::Stopped, None);
+    upkeep::run_poststop(main.single, &plan.hooks.poststop, &stopped)
+        .into_iter()
+        .next()
+        .map_or(Ok(()), Err)
+}
+
+/// How long main waits for init in all, its own hooks included, for which init waits.
 fn deadline(plan: &Plan) -> Deadline {
-    let hooks = plan.hooks.create_container.iter();
-    let hooks: Duration = hooks
+    let hooks = &plan.hooks;
+    let hooks: Duration = [&hooks.prestart, &hooks.create_runtime, &hooks.create_container]
+        .into_iter()
+        .flatten()
         .map(|hook| hook.timeout_secs.map_or(HOOK_DEADLINE, Duration::from_secs))
         .fold(Duration::ZERO, Duration::saturating_add);
     Deadline::after(CHAIN_DEADLINE.saturating_add(hooks))

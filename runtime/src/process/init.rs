@@ -40,7 +40,7 @@ pub(super) enum Entry {
 
 /// Init's whole life, up to the user's program.
 pub(super) fn run(setup: Setup<'_>, channel: &Channel, single: &SingleThreaded, entry: Entry) -> ! {
-    super::set_name(c"myshim:init");
+    super::set_name(c"init:namespaces");
     let plan = setup.plan;
     let main = ToParent { channel };
     match establish(setup, &main, single, entry) {
@@ -68,8 +68,11 @@ fn establish<'a>(
         cgroup_path: &plan.cgroup.path,
         old_tree,
     };
+    super::set_name(c"init:rootfs");
     let (procfs, console) = build_world(plan, rootfs, &surroundings, stdio, single)?;
+    super::set_name(c"init:identity");
     let target = Target::establish(&plan.process, &plan.id, plan.seccomp.as_ref(), main, &procfs)?;
+    super::set_name(c"init:ready");
     target::ready(main, console)?;
     Ok(target)
 }

@@ -39,7 +39,8 @@ pub use upkeep::delete_container;
 /// CLONE_PARENT of linux/sched.h: the caller's parent becomes the child's.
 const CLONE_PARENT: u64 = 0x8000;
 
-/// Names the process as ps(1) shows it. Fails only for a bad pointer.
+/// Names the process as ps(1) shows it: who it is, and after a colon the step it is at, which a
+/// zombie still tells. 15 bytes at most. Fails only for a bad pointer.
 fn set_name(name: &CStr) {
     rustix::thread::set_name(name).unwrap_or_default();
 }

@@ -144,6 +144,8 @@ pub struct Child {
 #[derive(Debug)]
 pub enum Answer {
     /// The spawner has forked main. Comes at any point before the end of the stream.
+    Main(Child),
+    /// Main has made a process, which the operation is not about, or which it has lost.
     Forked(Child),
     /// Create and exec: the process waits for start.
     Created(Created),
