@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use super::channel::Deadline;
 use super::fork;
+use super::gate::Gate;
 use super::init::Setup;
 use super::main::{Main, Outcome};
 use super::pid_file::PidFile;
 use super::protocol::{Building, Entering, Peer};
+use super::target::Handover;
 use super::undo::Undo;
-use super::{CreateRequest, Facts, rendezvous};
+use super::{CreateRequest, Facts, StartedBy, rendezvous};
 use crate::apply::namespaces::Joins;
 use crate::apply::{own, rootfs};
 use crate::cgroup::{Cgroup, CgroupDirectory, CgroupPaths, Layout};
@@ -29,18 +31,15 @@ const CHAIN_DEADLINE: Duration = Duration::from_secs(60);
 const HOOK_DEADLINE: Duration = Duration::from_secs(600);
 
 /// Makes the container.
-pub(super) fn run(
-    main: &Main<'_>,
-    request: &CreateRequest,
-    stdio: Vec<OwnedFd>,
-) -> Result<Outcome> {
+pub(super) fn run(main: &Main<'_>, request: &CreateRequest, fds: Vec<OwnedFd>) -> Result<Outcome> {
     let host = Host::read(None)?;
-    let plan = {
+    let mut plan = {
         let spec = Spec::load(&request.bundle)?;
         Plan::new(request, &spec, &host)?
     };
+    plan.process.env.extend(request.options.extra_fds.environment());
     let mut undo = Undo::default();
-    let made = make(main, request, &plan, &host.cgroups, stdio, &mut undo);
+    let made = make(main, request, &plan, &host.cgroups, fds, &mut undo);
     undo.settle(made)
 }
 
@@ -49,9 +48,10 @@ fn make<'a>(
     request: &CreateRequest,
     plan: &'a Plan,
     layout: &Layout,
-    stdio: Vec<OwnedFd>,
+    mut stdio: Vec<OwnedFd>,
     undo: &mut Undo<'a>,
 ) -> Result<Outcome> {
+    let extra = request.options.extra_fds.split_off(&mut stdio)?;
     let joins = Joins::open(&plan.namespaces)?;
     let pid_file = PidFile::prepare(request.pid_file.as_deref())?;
     let (dir, mut state) = record(request, plan, layout, undo)?;
@@ -59,7 +59,9 @@ fn make<'a>(
     let cgroup = make_cgroup(plan, layout, undo)?;
     let entry = cgroup.entry()?;
     own::prepare(&plan.process)?;
-    let setup = Setup { plan, joins, entry, cgroup: cgroup.paths().clone(), rootfs, stdio };
+    let handover = Handover { gate: gate(request, &dir)?, extra };
+    let cgroups = cgroup.paths().clone();
+    let setup = Setup { plan, joins, entry, cgroup: cgroups, rootfs, stdio, handover };
     let peer = fork::fork(main, setup, deadline(plan), undo)?;
     let pid = peer.child.pid;
     state.init = ProcessId::of(pid)?;
@@ -86,6 +88,13 @@ fn record(
     let state = State::planned(plan, planned_cgroup(plan, layout));
     dir.save(&state)?;
     Ok((dir, state))
+}
+
+fn gate(request: &CreateRequest, dir: &StateDir) -> Result<Option<Gate>> {
+    match request.options.started_by {
+        StartedBy::Daemon => Ok(None),
+        StartedBy::Anyone => Gate::make(dir).at("make the gate").map(Some),
+    }
 }
 
 fn planned_cgroup(plan: &Plan, layout: &Layout) -> CgroupPaths {

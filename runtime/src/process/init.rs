@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 
 use super::channel::Channel;
 use super::protocol::{ToMain, ToParent};
-use super::target::{self, Target};
+use super::target::{self, Handover, Target};
 use super::{hooks, rendezvous};
 use crate::apply::namespaces::{self as ns, Joins, Refused};
 use crate::apply::rootfs::{self, PreparedRootfs, Root, Surroundings};
@@ -26,6 +26,7 @@ pub(super) struct Setup<'a> {
     pub(super) cgroup: CgroupPaths,
     pub(super) rootfs: PreparedRootfs,
     pub(super) stdio: Vec<OwnedFd>,
+    pub(super) handover: Handover,
 }
 
 /// Who has entered the v1 cgroups.
@@ -43,14 +44,14 @@ pub(super) fn run(setup: Setup<'_>, channel: &Channel, single: &SingleThreaded, 
     let plan = setup.plan;
     let main = ToParent { channel };
     match establish(setup, &main, single, entry) {
-        Ok(target) => target.serve(channel, single, || hooks::start_container(single, plan)),
+        Ok(target) => target.serve(single, || hooks::start_container(single, plan)),
         Err(error) => target::fail(&main, error),
     }
 }
 
 fn establish<'a>(
     mut setup: Setup<'a>,
-    main: &ToParent<'_>,
+    main: &ToParent<'a>,
     single: &SingleThreaded,
     entry: Entry,
 ) -> Result<Target<'a>> {
@@ -60,9 +61,10 @@ fn establish<'a>(
     if rendezvous::needed(plan) {
         main.ask(&ToMain::Entered)?;
     }
-    let Setup { rootfs, cgroup, stdio, .. } = setup;
+    let Setup { rootfs, cgroup, stdio, handover, .. } = setup;
     let (procfs, console) = build_world(plan, rootfs, &cgroup, stdio, single)?;
-    let target = Target::establish(&plan.process, &plan.id, plan.seccomp.as_ref(), main, &procfs)?;
+    let filter = plan.seccomp.as_ref();
+    let target = Target::establish(&plan.process, &plan.id, filter, handover, main, &procfs)?;
     target::ready(main, console)?;
     Ok(target)
 }

@@ -17,8 +17,8 @@ use super::machine::{Machine, finished, not_now};
 use super::model::{Command, Effect, Event, INIT, Key, NewExec, Reply, Report};
 use super::registry::{Daemon, Handle};
 use crate::bridge::{
-    DeleteRequest, ExecRequest, FreezeRequest, Freezer, KillAllRequest, PoststartRequest, Start,
-    UpdateRequest,
+    DeleteRequest, ExecRequest, ExtraFds, FreezeRequest, Freezer, KillAllRequest, PoststartRequest,
+    Start, UpdateRequest, WhenPaused,
 };
 use crate::exit_file;
 use crate::io::{self, ProcessIo, Role, Subject};
@@ -391,6 +391,8 @@ async fn make_exec(
             state_dir: context.container.state_dir.clone(),
             process: new.process.clone(),
             pid_file: None,
+            extra_fds: ExtraFds::default(),
+            when_paused: WhenPaused::Refuse,
         };
         runtime.exec(request, &fds).await?
     };
