@@ -3,7 +3,7 @@
 use std::fs::DirBuilder;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use runtime::process::{
     CreateOptions, CreateRequest, Created, DeleteRequest, PoststartRequest, Request, StartedBy,
@@ -39,7 +39,8 @@ struct Wanted {
 
 /// `create [flags] ID`.
 pub(crate) fn create(context: &Context, words: Vec<String>) -> Result<()> {
-    let wanted = Wanted::new(context, Args::parse(words, &FLAGS, Operands::Between)?, true)?;
+    let wanted =
+        Wanted::new(context, Args::parse(words, &FLAGS, Operands::Between)?, Stay::Detached)?;
     let created = wanted.make(StartedBy::Anyone)?;
     wanted.hand_out(&created)
 }
@@ -47,12 +48,12 @@ pub(crate) fn create(context: &Context, words: Vec<String>) -> Result<()> {
 /// `run [flags] ID`. The exit status of its init.
 pub(crate) fn run(context: &Context, words: Vec<String>) -> Result<u8> {
     let args = Args::parse(words, &FLAGS, Operands::Between)?;
-    let (detach, keep) = (args.has("detach"), args.has("keep"));
-    let wanted = Wanted::new(context, args, detach)?;
-    let signals = if detach { None } else { Some(Signals::catch()?) };
+    let (stay, keep) = (Stay::of(&args), args.has("keep"));
+    let wanted = Wanted::new(context, args, stay)?;
+    let signals = stay.signals()?;
     let created = wanted.make(StartedBy::Daemon)?;
     let ended = wanted.live(created, signals.as_ref());
-    if ended.is_err() || !(detach || keep) {
+    if ended.is_err() || !(stay == Stay::Detached || keep) {
         let deleted = wanted.delete();
         let ended = ended?;
         return deleted.map(|()| ended);
@@ -61,7 +62,7 @@ pub(crate) fn run(context: &Context, words: Vec<String>) -> Result<u8> {
 }
 
 impl Wanted {
-    fn new(context: &Context, mut args: Args, detached: bool) -> Result<Wanted> {
+    fn new(context: &Context, mut args: Args, stay: Stay) -> Result<Wanted> {
         let preserve = args.number("preserve-fds")?.unwrap_or(0);
         let preserve = usize::try_from(preserve)
             .map_err(|_| Error::argument("preserve-fds", "is negative"))?;
@@ -71,7 +72,7 @@ impl Wanted {
         let terminal = Spec::load(&bundle)?.process.and_then(|process| process.terminal);
         let terminal = terminal.unwrap_or(false);
         let console_socket = args.value("console-socket").map(PathBuf::from);
-        check_console(detached, terminal, console_socket.is_some())?;
+        check_console(stay, terminal, console_socket.as_deref())?;
         let id = args.operand("container id")?;
         let options = CreateOptions {
             no_pivot_root: args.has("no-pivot"),
@@ -137,11 +138,33 @@ impl Wanted {
     }
 }
 
+/// Whether this program stays with the process that it has made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stay {
+    Foreground,
+    Detached,
+}
+
+impl Stay {
+    /// As `--detach` has it.
+    pub(crate) fn of(args: &Args) -> Stay {
+        if args.has("detach") { Stay::Detached } else { Stay::Foreground }
+    }
+
+    /// Signals for a process in the foreground.
+    pub(crate) fn signals(self) -> Result<Option<Signals>> {
+        match self {
+            Stay::Detached => Ok(None),
+            Stay::Foreground => Signals::catch().map(Some),
+        }
+    }
+}
+
 /// Who is to have the terminal has to be known.
-pub(crate) fn check_console(detached: bool, terminal: bool, socket: bool) -> Result<()> {
-    let why = match (detached && terminal, socket) {
-        (true, false) => "cannot allocate tty if we will detach without setting console socket",
-        (false, true) => "cannot use console socket if we will not detach or allocate tty",
+pub(crate) fn check_console(stay: Stay, terminal: bool, socket: Option<&Path>) -> Result<()> {
+    let why = match (stay == Stay::Detached && terminal, socket) {
+        (true, None) => "cannot allocate tty if we will detach without setting console socket",
+        (false, Some(_)) => "cannot use console socket if we will not detach or allocate tty",
         _ => return Ok(()),
     };
     Err(Error::argument("console-socket", why))

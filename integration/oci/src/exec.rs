@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::args::{Args, Flag, Operands, Takes, number};
 use crate::container::Container;
-use crate::create::{absolute, check_console};
+use crate::create::{Stay, absolute, check_console};
 use crate::foreground::{self, Signals};
 use crate::{Context, chain, fds, terminal};
 
@@ -44,11 +44,11 @@ pub(crate) fn exec(context: &Context, words: Vec<String>) -> Result<u8> {
     let (extra_fds, extra) = fds::take(0, preserve)?;
     let container = Container::open(&context.root, &args.operand("container id")?)?;
     let init = container.init()?;
-    let (detach, socket) = (args.has("detach"), args.value("console-socket").map(PathBuf::from));
+    let (stay, socket) = (Stay::of(&args), args.value("console-socket").map(PathBuf::from));
     let (pid_file, paused) = (args.value("pid-file").map(absolute), args.has("ignore-paused"));
     let process = process(&container, args)?;
     let terminal = process.get("terminal") == Some(&Value::Bool(true));
-    check_console(detach, terminal, socket.is_some())?;
+    check_console(stay, terminal, socket.as_deref())?;
     let request = ExecRequest {
         exec_id: "exec".into(),
         state_dir: container.dir.clone(),
@@ -62,7 +62,7 @@ pub(crate) fn exec(context: &Context, words: Vec<String>) -> Result<u8> {
         streams.extend(fds::stdio());
     }
     streams.extend(extra.iter().map(AsFd::as_fd));
-    let signals = if detach { None } else { Some(Signals::catch()?) };
+    let signals = stay.signals()?;
     let created = chain::make(&Request::Exec(request), &streams).at("exec failed")?;
     live(created, signals.as_ref(), socket.as_deref())
 }
