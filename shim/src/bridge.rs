@@ -17,8 +17,8 @@ use crate::readiness::{self, Polled};
 use crate::reaper::{Process, Reaper};
 
 pub(crate) use runtime::process::{
-    Child, CreateOptions, CreateRequest, DeleteRequest, ExecRequest, Facts, FreezeRequest, Freezer,
-    KillAllRequest, PoststartRequest, UpdateRequest,
+    Child, CreateOptions, CreateRequest, DeleteRequest, ExecRequest, ExtraFds, Facts,
+    FreezeRequest, Freezer, KillAllRequest, PoststartRequest, UpdateRequest, WhenPaused,
 };
 
 /// The process chain, as seen by tasks.

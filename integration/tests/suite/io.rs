@@ -219,8 +219,10 @@ fn closing_standard_input_is_seen_as_its_end(t: &Test) {
 }
 
 fn a_stream_that_is_not_given_is_dev_null(t: &Test) {
-    let mut rig =
-        Rig::new(t, "readlink /proc/self/fd/0; readlink /proc/self/fd/2; cat; echo lost >&2; echo end");
+    let mut rig = Rig::new(
+        t,
+        "readlink /proc/self/fd/0; readlink /proc/self/fd/2; cat; echo lost >&2; echo end",
+    );
     rig.stdio.stdin.clear();
     rig.stdio.stderr.clear();
     let mut out = rig.open(&rig.stdio.stdout);

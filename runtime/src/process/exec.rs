@@ -18,9 +18,9 @@ use super::main::{Main, Outcome};
 use super::operation::Role;
 use super::pid_file::PidFile;
 use super::protocol::{Entering, Mapping, Peer, ToMain, ToParent, Wish};
-use super::target::{self, Target};
+use super::target::{self, Handover, Target};
 use super::undo::Undo;
-use super::{Child, ExecRequest, Facts, fork, intermediate, rendezvous};
+use super::{Child, ExecRequest, Facts, WhenPaused, fork, intermediate, rendezvous};
 use crate::apply::namespaces;
 use crate::apply::oci_state::{OciState, Status};
 use crate::apply::scheduling::{self, Cpus};
@@ -43,6 +43,7 @@ struct Setup<'a> {
     /// The container's root directory, where a mount namespace does not say it.
     root: Option<OwnedFd>,
     stdio: Vec<OwnedFd>,
+    handover: Handover,
 }
 
 /// Makes the tenant.
@@ -55,16 +56,18 @@ pub(super) fn run(
         return Err(Error::new(Kind::Corrupt("exec came without init's pidfd".into())));
     }
     let init = fds.remove(0);
+    let extra = request.extra_fds.split_off(&mut fds)?;
     let state = StateDir::open(&request.state_dir).require()?;
     let plan = ProcessPlan::new(&request.process, &state.container, main.host)?;
     let id = running(&state)?;
     let setup = Setup {
         state: &state,
         process: &plan.process,
-        entry: enter_cgroup(&state, id)?,
+        entry: enter_cgroup(&state, id, request.when_paused)?,
         init,
         root: open_root(&state, id)?,
         stdio: fds,
+        handover: Handover { extra, gate: None },
     };
     let mut undo = Undo::default();
     let made = make(main, request, setup, &mut undo);
@@ -109,9 +112,9 @@ fn running(state: &State) -> Result<ProcessId> {
     }
 }
 
-fn enter_cgroup(state: &State, init: ProcessId) -> Result<Entry> {
+fn enter_cgroup(state: &State, init: ProcessId, when_paused: WhenPaused) -> Result<Entry> {
     let cgroup = Cgroup::open(&state.cgroup);
-    if cgroup.freezer_state()? == Some(Freeze::Frozen) {
+    if when_paused == WhenPaused::Refuse && cgroup.freezer_state()? == Some(Freeze::Frozen) {
         return Err(Error::new(Kind::State("cannot exec in a paused container".into())));
     }
     cgroup.entry_beside(init.pid)
@@ -257,20 +260,14 @@ fn join(setup: &Setup<'_>, single: &SingleThreaded) -> Result<()> {
 fn tenant(setup: Setup<'_>, channel: &Channel, single: &SingleThreaded) -> ! {
     super::set_name(c"tenant:entry");
     let main = ToParent { channel };
-    let Setup { state, process, entry, stdio, .. } = setup;
-    match establish(state, process, &entry, stdio, &main) {
-        Ok(target) => target.serve(channel, single, || Ok(())),
+    match establish(setup, &main) {
+        Ok(target) => target.serve(single, || Ok(())),
         Err(error) => target::fail(&main, error),
     }
 }
 
-fn establish<'a>(
-    state: &'a State,
-    process: &'a Process,
-    entry: &Entry,
-    streams: Vec<OwnedFd>,
-    main: &ToParent<'_>,
-) -> Result<Target<'a>> {
+fn establish<'a>(setup: Setup<'a>, main: &ToParent<'a>) -> Result<Target<'a>> {
+    let Setup { state, process, entry, stdio: streams, handover, .. } = setup;
     stdio::new_session()?;
     let affinity = &process.exec_cpu_affinity;
     if !affinity.initial.is_empty() {
@@ -289,6 +286,7 @@ fn establish<'a>(
         process,
         &state.container.id,
         state.container.seccomp.as_ref(),
+        handover,
         main,
         &procfs,
     )?;

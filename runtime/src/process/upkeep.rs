@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::Signal;
 
 use super::main::Main;
 use super::{
@@ -53,17 +53,9 @@ pub fn delete_container(state_dir: &Path, single: &SingleThreaded) -> Result<Vec
     Ok(failed.iter().map(Error::to_string).collect())
 }
 
-/// Init itself, wherever it may have moved to. The pidfd is compared after it was opened: until
-/// then the number could have become another process's.
+/// Init itself, wherever it may have moved to.
 fn kill(init: ProcessId) -> Result<()> {
-    let Some(pid) = Pid::from_raw(init.pid) else { return Ok(()) };
-    let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-        Err(Errno::SRCH) => return Ok(()),
-        other => other.call(|| format!("pidfd_open({})", init.pid))?,
-    };
-    if !init.exists()? {
-        return Ok(());
-    }
+    let Some(pidfd) = init.open()? else { return Ok(()) };
     match rustix::process::pidfd_send_signal(&pidfd, Signal::KILL) {
         Err(Errno::SRCH) => Ok(()),
         other => other.call(|| format!("pidfd_send_signal([{}], SIGKILL)", init.pid)),
