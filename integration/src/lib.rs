@@ -1,1 +1,28 @@
-//! Harness
+//! Harness of the tests on real containerds: private daemons, images made on the spot, `ctr`
+//! with deadlines, terminals, events, shims driven by hand, and the comparison of the host
+//! before and after.
+//!
+//! Everything a test makes carries its tag, eight hexadecimal digits that occur nowhere else on
+//! the machine; what is left behind is found by it, whatever else is running.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "in a harness of tests a panic is how a test fails"
+)]
+
+pub mod command;
+pub mod containerd;
+pub mod events;
+pub mod host;
+pub mod image;
+pub mod process;
+pub mod pty;
+pub mod runner;
+pub mod shim;
+pub mod spec;
+pub mod test;
+pub mod wait;
+
+pub use containerd::{Daemon, Endpoint, Version};
+pub use test::{Container, Test};

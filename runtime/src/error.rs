@@ -87,12 +87,15 @@ pub struct Error {
     /// Steps, innermost first (pushed while the error travels up).
     trail: Vec<Cow<'static, str>>,
     kind: Kind,
+    /// What failed while the effects of the failed operation were undone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    undo: Vec<Error>,
 }
 
 impl Error {
     /// An error of this kind, with an empty trail.
     pub fn new(kind: Kind) -> Error {
-        Error { trail: Vec::new(), kind }
+        Error { trail: Vec::new(), kind, undo: Vec::new() }
     }
 
     /// A failed system call: `call` is written as it would be in C, with its arguments.
@@ -129,13 +132,15 @@ impl Error {
         self.trail.push(step.into());
         self
     }
-}
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for step in self.trail.iter().rev() {
-            write!(f, "{step}: ")?;
-        }
+    /// The same failure, with what failed while its effects were undone.
+    #[must_use]
+    pub fn with_undo(mut self, failed: Vec<Error>) -> Error {
+        self.undo.extend(failed);
+        self
+    }
+
+    fn fmt_kind(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             Kind::Call { call, errno } => {
                 let errno = Errno::from_raw(*errno);
@@ -154,6 +159,16 @@ impl fmt::Display for Error {
             Kind::AlreadyExists(what) => write!(f, "{what}: already exists"),
             Kind::State(why) | Kind::Unsupported(why) | Kind::Corrupt(why) => f.write_str(why),
         }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for step in self.trail.iter().rev() {
+            write!(f, "{step}: ")?;
+        }
+        self.fmt_kind(f)?;
+        self.undo.iter().try_for_each(|error| write!(f, "; undo: {error}"))
     }
 }
 

@@ -11,6 +11,7 @@ pub mod apply;
 pub mod cgroup;
 pub mod container;
 pub mod error;
+pub mod features;
 pub mod plan;
 pub mod process;
 pub mod spec;

@@ -14,6 +14,9 @@ pub struct Plan {
     pub id: String,
     /// The bundle: an absolute path on the host.
     pub bundle: PathBuf,
+    /// Where the bundle says that the root is: `root.path`, made absolute. Nothing needs to be
+    /// there but a directory.
+    pub site: PathBuf,
     /// `ociVersion` of the spec, repeated in the state that hooks and seccomp agents get.
     pub oci_version: String,
     /// The spec's annotations, for that state.
@@ -22,6 +25,9 @@ pub struct Plan {
     pub namespaces: Namespaces,
     /// uid_map and gid_map of a new user namespace.
     pub id_maps: Option<IdMaps>,
+    /// What the spec alleges of the maps of a user namespace that is joined: nothing is written,
+    /// the maps found there have to be these.
+    pub joined_id_maps: Option<IdMaps>,
     /// The cgroup and its limits.
     pub cgroup: CgroupPlan,
     /// The root file system and all that is mounted in it.
@@ -42,6 +48,8 @@ pub struct Plan {
     pub net_devices: Vec<NetDevice>,
     /// Intel RDT, when `linux.intelRdt` is given.
     pub intel_rdt: Option<IntelRdt>,
+    /// What was asked for and cannot be had, where that is no reason to refuse.
+    pub warnings: Vec<String>,
 }
 
 /// Where a namespace comes from.
@@ -159,6 +167,9 @@ pub struct Mount {
     pub attr_set: u64,
     /// See `attr_set`.
     pub attr_clear: u64,
+    /// Attributes a bind mount would take over from its source, though the spec does not name
+    /// them: to be cleared as well, unless they are locked (EPERM, mount_namespaces(7)).
+    pub attr_clear_unlocked: u64,
     /// The same, applied to the whole tree (rro, rnosuid, …).
     pub rec_attr_set: u64,
     /// See `rec_attr_set`.
@@ -342,7 +353,8 @@ pub struct MemoryPolicy {
 /// A compiled seccomp filter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seccomp {
-    /// Array of struct sock_filter, as bytes.
+    /// Array of struct sock_filter, as bytes; written down in hexadecimal.
+    #[serde(with = "super::hex")]
     pub bpf: Vec<u8>,
     /// SECCOMP_FILTER_FLAG_*.
     pub flags: u64,
@@ -402,6 +414,9 @@ pub struct IntelRdt {
     pub clos_id_given: bool,
     /// Lines for `schemata`, in the order they are written.
     pub schemata: Vec<String>,
+    /// How many of the first lines are `l3CacheSchema` and `memBwSchema`: a named group that
+    /// exists must have these already, and only the others are written to it.
+    pub lines_to_match: usize,
     /// A monitoring group of the container's own.
     pub enable_monitoring: bool,
 }

@@ -1,9 +1,51 @@
 //! The process chain: spawner, main, intermediate, init and tenant, and the channels between them.
+//!
+//! ```text
+//!  daemon ──fork──▶ spawner ──clone3──▶ main ──clone3──▶ [intermediate ──clone3──▶] init | tenant
+//!     ▲                │                 │                     │                       │
+//!     └────────────────┴──── parent of them all (CLONE_PARENT), with a pidfd of each ──┘
+//! ```
+//!
+//! Each of them has one thread, blocks freely, and changes nothing but itself and what its
+//! operation is about. None of them logs: an error goes up the channel, as data.
 
+mod channel;
+mod create;
+mod death;
+mod exec;
+mod fork;
+mod hooks;
+mod init;
+mod intermediate;
+mod main;
+mod operation;
+mod pid_file;
+mod protocol;
+mod rendezvous;
 mod request;
+mod spawner;
+mod target;
+mod undo;
+mod upkeep;
 
+use std::ffi::CStr;
+use std::os::fd::OwnedFd;
+
+pub use operation::{Operation, StartChannel, StartOutcome};
 pub use request::*;
+pub use spawner::Spawner;
+pub use upkeep::delete_container;
 
-/// The daemon's end of the channel to a process that waits for start.
-#[derive(Debug)]
-pub struct StartChannel {}
+/// CLONE_PARENT of linux/sched.h: the caller's parent becomes the child's.
+const CLONE_PARENT: u64 = 0x8000;
+
+/// Names the process as ps(1) shows it. Fails only for a bad pointer.
+fn set_name(name: &CStr) {
+    rustix::thread::set_name(name).unwrap_or_default();
+}
+
+/// A descriptor under a number of its own choice, for a process that closes all others.
+fn move_fd(fd: OwnedFd, number: u32) -> crate::Result<OwnedFd> {
+    crate::sys::fd::move_to(fd, number)
+        .map_err(|errno| crate::Error::call(format!("dup3(fd, {number}, O_CLOEXEC)"), errno))
+}

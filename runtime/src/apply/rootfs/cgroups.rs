@@ -14,7 +14,7 @@ use super::build::Note;
 use super::filesystem::{self, RDONLY, Wanted, is};
 use super::prepare::Source;
 use super::{Root, Surroundings, duplicate};
-use crate::cgroup::{CgroupDirectory, CgroupPaths};
+use crate::cgroup::{CgroupDirectory, CgroupPaths, Version};
 use crate::plan::{Mount, Namespace, Propagation, Rootfs};
 use crate::sys::inside::{self, Links};
 use crate::sys::mount::{Change, Depth, Tree};
@@ -23,7 +23,7 @@ use crate::{At, Call, Error, Result};
 /// Whether the host has nothing but cgroup v2.
 fn unified(cgroups: &CgroupPaths) -> Option<&CgroupDirectory> {
     match cgroups.directories.as_slice() {
-        [directory] if directory.version == 2 => Some(directory),
+        [directory] if directory.version == Version::V2 => Some(directory),
         _ => None,
     }
 }

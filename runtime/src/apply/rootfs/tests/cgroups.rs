@@ -1,7 +1,7 @@
 //! The mount of type `cgroup`, over real cgroups.
 
 use super::*;
-use crate::cgroup::CgroupDirectory;
+use crate::cgroup::{CgroupDirectory, Version};
 
 /// A cgroup of this test's own in some hierarchies of the machine, which goes with the value.
 struct Cgroups {
@@ -11,7 +11,7 @@ struct Cgroups {
 
 impl Cgroups {
     /// `hierarchies`: mount point, version, controllers.
-    fn make(hierarchies: &[(PathBuf, u8, &[&str])]) -> Cgroups {
+    fn make(hierarchies: &[(PathBuf, Version, &[&str])]) -> Cgroups {
         let name = format!("myshim-rootfs-{}", std::process::id());
         let directories = hierarchies.iter().map(|(mount_point, version, controllers)| {
             let path = mount_point.join(&name);
@@ -105,9 +105,9 @@ fn each_v1_hierarchy_shows_the_containers_own_directory() {
         let data = None::<&std::ffi::CStr>;
         rustix::mount::mount(on_machine("cpu"), &combined, "", flags, data).unwrap();
         let cgroups = Cgroups::make(&[
-            (on_machine("pids"), 1, &["pids"]),
-            (combined, 1, &["cpu", "cpuacct"]),
-            (on_machine("systemd"), 1, &[]),
+            (on_machine("pids"), Version::V1, &["pids"]),
+            (combined, Version::V1, &["cpu", "cpuacct"]),
+            (on_machine("systemd"), Version::V1, &[]),
         ]);
         for namespace in [Namespace::Host, Namespace::New] {
             join(forked(|| {
@@ -141,7 +141,7 @@ fn cgroup_v2_shows_the_cgroup_namespaces_root() {
             eprintln!("skipped: no cgroup v2 here");
             return;
         }
-        let cgroups = Cgroups::make(&[(mount_point, 2, &[])]);
+        let cgroups = Cgroups::make(&[(mount_point, Version::V2, &[])]);
         for namespace in [Namespace::Host, Namespace::New] {
             join(forked(|| {
                 cgroups.enter(scene, &namespace);
@@ -169,7 +169,7 @@ fn a_user_namespace_without_a_cgroup_namespace_gets_a_copy() {
             eprintln!("skipped: no cgroup v2 here");
             return;
         }
-        let cgroups = Cgroups::make(&[(mount_point, 2, &[])]);
+        let cgroups = Cgroups::make(&[(mount_point, Version::V2, &[])]);
         super::namespaces::give_away(&scene.path("image"));
         let rootfs = scene.rootfs(mounts());
         let prepared = cgroups.prepare(scene, &rootfs);

@@ -1,0 +1,3 @@
+//! The demonstration behind `make demo`.
+
+fn main() {}

@@ -1,0 +1,445 @@
+//! What a test has at hand.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::command::{LIMIT, Output, Running};
+use crate::containerd::{Daemon, Endpoint, Version, runtime};
+use crate::events::Events;
+use crate::host::{HostSnapshot, Scope};
+use crate::image::{self, Image};
+use crate::process::Process;
+use crate::pty::Terminal;
+use crate::spec::Spec;
+use crate::wait;
+
+/// What the runner hands to the process of one test.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Fixture {
+    /// The containerd that the tests of one version share.
+    pub endpoint: Endpoint,
+    /// Eight hexadecimal digits that are in the name of everything the test makes.
+    pub tag: String,
+    /// A folder for the test alone; removed by the runner.
+    pub dir: PathBuf,
+}
+
+/// One test on one containerd.
+#[derive(Debug)]
+pub struct Test {
+    /// The containerd.
+    pub endpoint: Endpoint,
+    /// See [`Fixture::tag`].
+    pub tag: String,
+    /// See [`Fixture::dir`].
+    pub dir: PathBuf,
+    ids: RefCell<Vec<String>>,
+    before: HostSnapshot,
+}
+
+impl Test {
+    /// Takes the snapshot of the host to which [`Self::finish`] compares.
+    #[must_use]
+    pub fn new(fixture: Fixture) -> Self {
+        let Fixture { endpoint, tag, dir } = fixture;
+        let before = HostSnapshot::take(&Scope { endpoint: &endpoint, tag: &tag, ids: &[] });
+        Self { endpoint, tag, dir, ids: RefCell::default(), before }
+    }
+
+    /// Which containerd it is.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.endpoint.version
+    }
+
+    /// The same test on a containerd of its own, which it may stop and kill.
+    #[must_use]
+    pub fn with_own_daemon(&self) -> (Self, Daemon) {
+        let daemon = Daemon::start(self.version(), &self.dir.join("c"), &self.endpoint.namespace);
+        import(daemon.endpoint(), &self.dir);
+        let fixture = Fixture {
+            endpoint: daemon.endpoint().clone(),
+            tag: self.tag.clone(),
+            dir: self.dir.clone(),
+        };
+        // What is there before is the daemon itself.
+        (Self::new(fixture), daemon)
+    }
+
+    /// An id with the tag; its socket is looked for at the end.
+    #[must_use]
+    pub fn id(&self, name: &str) -> String {
+        let id = format!("{name}-{}", self.tag);
+        let mut ids = self.ids.borrow_mut();
+        if !ids.contains(&id) {
+            ids.push(id.clone());
+        }
+        id
+    }
+
+    /// Compares the host with what it was.
+    ///
+    /// # Panics
+    /// When something is left behind.
+    #[track_caller]
+    pub fn finish(&self) {
+        let ids = self.ids.borrow();
+        let scope = Scope { endpoint: &self.endpoint, tag: &self.tag, ids: &ids };
+        self.before.assert_same(&scope);
+    }
+
+    /// Runs `ctr`.
+    #[must_use]
+    pub fn ctr<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
+        self.endpoint.ctr_run(args, LIMIT)
+    }
+
+    /// Runs `ctr` where it does not matter whether it succeeds: removing what may be gone.
+    pub fn try_ctr<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) {
+        drop(self.ctr(args));
+    }
+
+    /// Starts `ctr`, with pipes on its standard streams.
+    #[must_use]
+    pub fn ctr_start<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Running {
+        let mut command = self.endpoint.ctr();
+        command.args(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running::start(command)
+    }
+
+    /// Starts `ctr` on a terminal.
+    #[must_use]
+    pub fn ctr_on_terminal<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Terminal {
+        let mut command: Command = self.endpoint.ctr();
+        command.args(args);
+        Terminal::start(command)
+    }
+
+    /// The arguments of `ctr run` with the runtime under test: `flags`, image, `id`, `program`.
+    #[must_use]
+    pub fn run_args(&self, id: &str, flags: &[&str], program: &[&str]) -> Vec<String> {
+        let mut args = self.run_flags(flags);
+        args.extend([image::NAME, id].map(str::to_owned));
+        args.extend(program.iter().map(|&word| word.to_owned()));
+        args
+    }
+
+    fn run_flags(&self, flags: &[&str]) -> Vec<String> {
+        let fifos = self.dir.join("fifo").to_string_lossy().into_owned();
+        let mut args = vec!["run".to_owned(), "--runtime".to_owned(), runtime()];
+        args.extend(["--fifo-dir".to_owned(), fifos]);
+        args.extend(flags.iter().map(|&flag| flag.to_owned()));
+        args
+    }
+
+    /// `ctr run --rm` in the foreground.
+    #[must_use]
+    pub fn run(&self, flags: &[&str], program: &[&str]) -> Output {
+        let id = self.id("run");
+        let mut all = vec!["--rm"];
+        all.extend(flags);
+        self.ctr(self.run_args(&id, &all, program))
+    }
+
+    /// `ctr run --rm` of a shell script; its standard output.
+    ///
+    /// # Panics
+    /// When it does not end with 0.
+    #[track_caller]
+    pub fn shell(&self, flags: &[&str], script: &str) -> String {
+        self.run(flags, &["sh", "-c", script]).ok()
+    }
+
+    /// `ctr run --detach`.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[track_caller]
+    #[must_use]
+    pub fn detached(&self, name: &str, flags: &[&str], program: &[&str]) -> Container<'_> {
+        let id = self.id(name);
+        let mut all = vec!["--detach"];
+        all.extend(flags);
+        self.ctr(self.run_args(&id, &all, program)).ok();
+        Container { test: self, id }
+    }
+
+    /// `ctr run --detach` of a program that is not there; the container is removed again.
+    #[must_use]
+    pub fn detached_failing(&self, name: &str, flags: &[&str]) -> Output {
+        let id = self.id(name);
+        let mut all = vec!["--detach"];
+        all.extend(flags);
+        let output = self.ctr(self.run_args(&id, &all, &["no-such-program"]));
+        self.ctr(["containers", "delete", &id]).ok();
+        output
+    }
+
+    /// A container that does nothing until it is killed.
+    #[track_caller]
+    #[must_use]
+    pub fn sleeper(&self, name: &str, flags: &[&str]) -> Container<'_> {
+        self.detached(name, flags, &["sleep", "3600"])
+    }
+
+    /// The handle of a container that was made otherwise.
+    #[must_use]
+    pub fn container(&self, name: &str) -> Container<'_> {
+        Container { test: self, id: self.id(name) }
+    }
+
+    /// What `ctr oci spec` prints, for the container `id`, with a busybox root of the test's own
+    /// and no terminal.
+    ///
+    /// # Panics
+    /// When `ctr` prints no JSON.
+    #[must_use]
+    pub fn spec(&self, id: &str) -> Spec {
+        let value: Value = serde_json::from_str(&self.ctr(["oci", "spec"]).ok()).unwrap();
+        let cgroup = format!("/{}/{id}", self.endpoint.namespace);
+        Spec(value)
+            .with("/root", json!({"path": self.rootfs(), "readonly": false}))
+            .with("/process/terminal", json!(false))
+            .with("/process/env", json!(["PATH=/bin"]))
+            .with("/linux/cgroupsPath", json!(cgroup))
+    }
+
+    /// The test's own busybox root, made at the first call.
+    #[must_use]
+    pub fn rootfs(&self) -> PathBuf {
+        let root = self.dir.join("rootfs");
+        if !root.exists() {
+            Image::busybox().unpack(&root);
+        }
+        root
+    }
+
+    /// The arguments of `ctr run --config`.
+    #[must_use]
+    pub fn spec_args(&self, id: &str, spec: &Spec, flags: &[&str]) -> Vec<String> {
+        let file = self.dir.join(format!("{id}.json"));
+        spec.write(&file);
+        let mut args = self.run_flags(flags);
+        args.extend(["--config".to_owned(), file.to_string_lossy().into_owned(), id.to_owned()]);
+        args
+    }
+
+    /// `ctr run --rm --config` of what `edit` makes of [`Self::spec`].
+    #[must_use]
+    pub fn run_spec(&self, edit: impl FnOnce(Spec) -> Spec) -> Output {
+        let id = self.id("run");
+        let spec = edit(self.spec(&id));
+        self.ctr(self.spec_args(&id, &spec, &["--rm"]))
+    }
+
+    /// `ctr run --detach --config` of what `edit` makes of [`Self::spec`].
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[track_caller]
+    #[must_use]
+    pub fn detached_spec(&self, name: &str, edit: impl FnOnce(Spec) -> Spec) -> Container<'_> {
+        let id = self.id(name);
+        let spec = edit(self.spec(&id)).with("/linux/cgroupsPath", self.cgroup_of(&id));
+        self.ctr(self.spec_args(&id, &spec, &["--detach"])).ok();
+        Container { test: self, id }
+    }
+
+    fn cgroup_of(&self, id: &str) -> Value {
+        json!(format!("/{}/{id}", self.endpoint.namespace))
+    }
+
+    /// Subscribes to events.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        Events::follow(&self.endpoint)
+    }
+
+    /// The daemons of the test's shims: processes of the shim's binary whose parent is none.
+    #[must_use]
+    pub fn shims(&self) -> Vec<Process> {
+        let tagged = Process::tagged(&self.tag);
+        let is_shim = |process: &Process| process.line.contains("containerd-shim-");
+        tagged
+            .values()
+            .filter(|p| is_shim(p) && !tagged.get(&p.parent).is_some_and(is_shim))
+            .cloned()
+            .collect()
+    }
+
+    /// A folder in the test's own.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn folder(&self, name: &str) -> PathBuf {
+        let path = self.dir.join(name);
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    /// A file in the test's own folder.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    #[must_use]
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir.join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// An executable script in the test's own folder, run by the host's shell.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    #[must_use]
+    pub fn script(&self, name: &str, text: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.file(name, &format!("#!/bin/sh\n{text}\n"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+}
+
+/// A container that a test has made with `--detach`; the test removes it.
+#[derive(Debug)]
+pub struct Container<'a> {
+    test: &'a Test,
+    /// Its id.
+    pub id: String,
+}
+
+impl Container<'_> {
+    /// The status that containerd reports: CREATED, RUNNING, PAUSED, STOPPED; empty when there is
+    /// no task.
+    #[must_use]
+    pub fn status(&self) -> String {
+        self.column(2)
+    }
+
+    /// Its init's process id.
+    ///
+    /// # Panics
+    /// When there is no task.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.column(1).parse().unwrap_or_else(|_| panic!("{} has no task", self.id))
+    }
+
+    fn column(&self, n: usize) -> String {
+        let list = self.test.ctr(["tasks", "list"]).ok();
+        let line = list.lines().find(|line| line.split_whitespace().next() == Some(&self.id));
+        line.and_then(|line| line.split_whitespace().nth(n)).unwrap_or_default().to_owned()
+    }
+
+    /// Waits until containerd reports `status`.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[track_caller]
+    pub fn wait_status(&self, status: &str) {
+        let end = wait::within(wait::SOON, || (self.status() == status).then_some(()));
+        assert!(end.is_some(), "{} ought to be {status}, is {:?}", self.id, self.status());
+    }
+
+    /// `ctr tasks exec`.
+    #[must_use]
+    pub fn exec(&self, program: &[&str]) -> Output {
+        self.exec_as("e", &[], program)
+    }
+
+    /// `ctr tasks exec` with an id and flags of its own.
+    #[must_use]
+    pub fn exec_as(&self, exec: &str, flags: &[&str], program: &[&str]) -> Output {
+        self.test.ctr(self.exec_args(exec, flags, program))
+    }
+
+    /// The arguments of `ctr tasks exec`.
+    #[must_use]
+    pub fn exec_args(&self, exec: &str, flags: &[&str], program: &[&str]) -> Vec<String> {
+        let fifos = self.test.dir.join("fifo").to_string_lossy().into_owned();
+        let mut args: Vec<String> =
+            ["tasks", "exec", "--fifo-dir", &fifos, "--exec-id", exec].map(str::to_owned).into();
+        args.extend(flags.iter().map(|&flag| flag.to_owned()));
+        args.push(self.id.clone());
+        args.extend(program.iter().map(|&word| word.to_owned()));
+        args
+    }
+
+    /// `ctr tasks kill`.
+    #[must_use]
+    pub fn kill(&self, signal: &str) -> Output {
+        self.test.ctr(["tasks", "kill", "--signal", signal, &self.id])
+    }
+
+    /// A command of `ctr tasks` on it.
+    #[must_use]
+    pub fn task(&self, command: &str) -> Output {
+        self.test.ctr(["tasks", command, &self.id])
+    }
+
+    /// Kills what runs and removes task and container, as a user would.
+    ///
+    /// # Panics
+    /// When that fails.
+    #[track_caller]
+    pub fn remove(self) {
+        let status = self.status();
+        if !status.is_empty() {
+            if status != "STOPPED" {
+                self.kill("SIGKILL").ok();
+                self.wait_status("STOPPED");
+            }
+            // The exit code of `delete` is that of the task.
+            let out = self.task("delete");
+            assert!(out.code().is_some() && !out.err().contains("level=error"), "{out}");
+        }
+        self.test.ctr(["containers", "delete", &self.id]).ok();
+    }
+
+    /// The daemon that serves it.
+    ///
+    /// # Panics
+    /// When there is not exactly one.
+    #[must_use]
+    pub fn shim(&self) -> Process {
+        let shims = self.test.shims();
+        assert_eq!(shims.len(), 1, "{shims:?}");
+        shims[0].clone()
+    }
+}
+
+/// Imports the image into a containerd; `dir` takes the archive.
+///
+/// # Panics
+/// When that fails.
+pub fn import(endpoint: &Endpoint, dir: &Path) {
+    let archive = dir.join("image.tar");
+    if !archive.exists() {
+        Image::busybox().archive(&archive, image::NAME);
+    }
+    endpoint.ctr_run(["images", "import", &archive.to_string_lossy()], image::IMPORT).ok();
+}
+
+/// Ends a daemon with SIGKILL and waits until it is gone.
+///
+/// # Panics
+/// When it stays.
+pub fn kill_hard(pid: u32) {
+    let raw = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).unwrap();
+    rustix::process::kill_process(raw, Signal::KILL).unwrap();
+    wait::within(Duration::from_secs(10), || {
+        Process::read(pid).is_none_or(|process| process.state == 'Z').then_some(())
+    })
+    .unwrap_or_else(|| panic!("{pid} outlives SIGKILL"));
+}

@@ -1,0 +1,34 @@
+//! The container's network: its loopback device.
+
+use crate::error::{Call, Result};
+use crate::sys::loopback;
+
+/// Sets the loopback device of the present network namespace up. For a new namespace: one that
+/// is joined is its maker's.
+///
+/// # Errors
+/// The call that failed; EPERM without CAP_NET_ADMIN over the namespace.
+pub fn loopback_up() -> Result<()> {
+    loopback::up().call(|| "ioctl(<socket>, SIOCSIFFLAGS, {lo, IFF_UP|IFF_RUNNING})".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::sys::process::unshare;
+    use crate::sys::testing::in_fork;
+
+    #[test]
+    fn loopback_carries_traffic_in_a_new_network_namespace() {
+        in_fork(|single| {
+            unshare(single, u64::from(rustix::thread::UnshareFlags::NEWNET.bits())).unwrap();
+            TcpStream::connect("127.0.0.1:9").unwrap_err();
+            loopback_up().unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            TcpListener::bind("[::1]:0").unwrap();
+        });
+    }
+}

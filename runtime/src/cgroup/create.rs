@@ -1,0 +1,299 @@
+//! Making a container's cgroup.
+//!
+//! On entry nothing is there, or a leaf without processes that an earlier runtime left. On exit
+//! each hierarchy has the directory with all limits and the device rules in force, and no
+//! process in it yet; or nothing is there that was not there before.
+//!
+//! Parents that had to be made (`/default` of `/default/web`) stay when the container goes, as
+//! with runc: other containers share them, and the next one is made faster. Only a create that
+//! fails removes those it made itself.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Mode;
+use rustix::io::Errno;
+
+use super::{
+    Access, Cgroup, CgroupDirectory, CgroupPaths, CgroupPlan, Driver, Hierarchy, Layout, Version,
+    device_control, files, processes, write,
+};
+use crate::error::{At, Call, Error, Kind, Result};
+
+/// A cgroup just made, with the knowledge of how to undo that.
+#[derive(Debug)]
+pub struct Created {
+    /// The cgroup.
+    pub cgroup: Cgroup,
+    /// The directories that were made, parents before their children.
+    made: Vec<PathBuf>,
+}
+
+impl Created {
+    /// Removes what was made, and nothing else: a leaf that was there before stays, and so does
+    /// a parent that another container uses by now. The container's processes are gone.
+    ///
+    /// # Errors
+    /// As for [`Cgroup::remove`].
+    pub fn undo(self) -> Result<()> {
+        let made_leaf = |directory: &CgroupDirectory| self.made.contains(&directory.path);
+        let mut leaves = self.cgroup.paths.clone();
+        leaves.directories.retain(made_leaf);
+        Cgroup { paths: leaves }.remove()?;
+        remove_made(&self.made)
+    }
+}
+
+impl Cgroup {
+    /// Makes the cgroup in every hierarchy and sets its limits.
+    ///
+    /// The v2 hierarchy beside v1 ones (“hybrid”) is used for what only it has (cgroup.kill,
+    /// events, controllers); when it cannot be written and no limit needs it, it is left out.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when the cgroup is there and has processes in it or is frozen; `Call`
+    /// with file and value for what the kernel refuses, at the step of the spec's field.
+    pub fn create(plan: &CgroupPlan, layout: &Layout) -> Result<Created> {
+        let Driver::Cgroupfs = plan.driver;
+        let mut made = Vec::new();
+        match build(plan, layout, &mut made) {
+            Ok(paths) => Ok(Created { cgroup: Cgroup { paths }, made }),
+            Err(error) => match remove_made(&made) {
+                Ok(()) => Err(error),
+                Err(undo) => Err(error.at(format!("undo left something behind ({undo})"))),
+            },
+        }
+    }
+}
+
+fn build(plan: &CgroupPlan, layout: &Layout, made: &mut Vec<PathBuf>) -> Result<CgroupPaths> {
+    let mut paths = CgroupPaths::default();
+    for hierarchy in &layout.v1 {
+        let leaf = make_leaf(hierarchy, &plan.path, made)
+            .at_with(|| format!("make the cgroup in hierarchy {}", hierarchy.title()))?;
+        if hierarchy.controllers.iter().any(|controller| controller == "cpuset") {
+            inherit_cpuset(&hierarchy.mount_point, &leaf, made.contains(&leaf))?;
+        }
+        let controllers = hierarchy.controllers.clone();
+        paths.directories.push(CgroupDirectory { version: Version::V1, controllers, path: leaf });
+    }
+    if let Some(hierarchy) = &layout.v2 {
+        let needed = needed_controllers(plan);
+        let before = made.len();
+        match make_v2(hierarchy, &plan.path, &needed, made) {
+            Ok(directory) => paths.directories.push(directory),
+            Err(error) if is_optional(layout, plan) && is_denied(&error) => {
+                remove_made(&made.split_off(before))?;
+            }
+            Err(error) => return Err(error.at("make the cgroup in hierarchy v2")),
+        }
+    }
+    write::apply(&plan.writes, &paths).at("set limits")?;
+    device_control::enforce(&plan.devices, &paths).at("set device rules")?;
+    Ok(paths)
+}
+
+fn is_optional(layout: &Layout, plan: &CgroupPlan) -> bool {
+    let has_devices = layout.v1.iter().flat_map(|h| &h.controllers).any(|c| c == "devices");
+    has_devices && plan.writes.iter().all(|write| write.version == Version::V1)
+}
+
+fn is_denied(error: &Error) -> bool {
+    use nix::errno::Errno::{EACCES, EPERM, EROFS};
+    matches!(error.kind(), Kind::Unsupported(_))
+        || matches!(error.errno(), Some(EACCES | EPERM | EROFS))
+}
+
+fn needed_controllers(plan: &CgroupPlan) -> BTreeSet<&str> {
+    let v2 = plan.writes.iter().filter(|write| write.version == Version::V2);
+    v2.map(|write| write.controller.as_str()).filter(|controller| !controller.is_empty()).collect()
+}
+
+/// Makes the directory and those above it that are not there. The usual case, where the parent
+/// is there, is one mkdir(2).
+fn make_leaf(hierarchy: &Hierarchy, path: &Path, made: &mut Vec<PathBuf>) -> Result<PathBuf> {
+    if hierarchy.access == Access::ReadOnly {
+        return Err(Error::new(Kind::Unsupported(format!(
+            "{} is mounted read-only",
+            hierarchy.mount_point.display()
+        ))));
+    }
+    let leaf = below(&hierarchy.mount_point, path);
+    // A parent may be removed between two steps, by the undo of another create.
+    for _ in 0..8 {
+        match rustix::fs::mkdir(&leaf, Mode::from_raw_mode(0o755)) {
+            Ok(()) => {
+                made.push(leaf.clone());
+                return Ok(leaf);
+            }
+            Err(Errno::EXIST) => {
+                refuse_in_use(&leaf)?;
+                return Ok(leaf);
+            }
+            Err(Errno::NOENT) => make_parents(&hierarchy.mount_point, path, made)?,
+            Err(errno) => return Err(errno).call(|| format!("mkdir({})", leaf.display())),
+        }
+    }
+    Err(Errno::NOENT).call(|| format!("mkdir({})", leaf.display()))
+}
+
+fn make_parents(mount_point: &Path, path: &Path, made: &mut Vec<PathBuf>) -> Result<()> {
+    for parent in parents(path) {
+        let parent = below(mount_point, parent);
+        match rustix::fs::mkdir(&parent, Mode::from_raw_mode(0o755)) {
+            Ok(()) => made.push(parent),
+            // NOENT: another create's undo removed the one above; the caller begins anew.
+            Err(Errno::EXIST | Errno::NOENT) => {}
+            Err(errno) => return Err(errno).call(|| format!("mkdir({})", parent.display())),
+        }
+    }
+    Ok(())
+}
+
+/// The paths above this one, from the top, without the top itself.
+fn parents(path: &Path) -> Vec<&Path> {
+    let mut parents: Vec<&Path> = path.ancestors().skip(1).collect();
+    parents.pop();
+    parents.reverse();
+    parents
+}
+
+/// `path`, which is absolute, below a mount point.
+fn below(mount_point: &Path, path: &Path) -> PathBuf {
+    mount_point.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// A cgroup that is there already may be used when it is empty: a runtime before us may have
+/// died, or a manager prepared it. One with processes belongs to somebody; in a frozen one init
+/// would stop before it could say anything.
+fn refuse_in_use(leaf: &Path) -> Result<()> {
+    let pids = processes::in_directory(leaf)?;
+    let frozen = [("cgroup.freeze", "1"), ("freezer.state", "FROZEN")]
+        .iter()
+        .any(|(file, frozen)| files::try_read(&leaf.join(file)).is_ok_and(|c| c.trim() == *frozen));
+    match (pids.as_slice(), frozen) {
+        ([], false) => Ok(()),
+        ([], true) => Err(Error::new(Kind::AlreadyExists(format!(
+            "cgroup {} (it is frozen)",
+            leaf.display()
+        )))),
+        (pids, _) => Err(Error::new(Kind::AlreadyExists(format!(
+            "cgroup {} (with processes {pids:?} in it)",
+            leaf.display()
+        )))),
+    }
+}
+
+/// A new v1 cpuset is empty, and no process can enter it before it has CPUs and memory nodes
+/// (cgroup.clone_children would copy them, but is off by default and not ours to set on
+/// parents). Parents that are empty, too, are filled from the top.
+fn inherit_cpuset(mount_point: &Path, leaf: &Path, is_new: bool) -> Result<()> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        match leaf.parent() {
+            Some(parent) if is_new => fill_from_parent(mount_point, parent, file)
+                .and_then(|inherited| files::write(&leaf.join(file), inherited.trim())),
+            _ => fill_from_parent(mount_point, leaf, file).map(drop),
+        }
+        .at("copy the cpuset of the parent")?;
+    }
+    Ok(())
+}
+
+fn fill_from_parent(mount_point: &Path, directory: &Path, file: &str) -> Result<String> {
+    let own = files::read(&directory.join(file))?;
+    match directory.parent() {
+        Some(parent) if own.trim().is_empty() && directory != mount_point => {
+            let inherited = fill_from_parent(mount_point, parent, file)?;
+            files::write(&directory.join(file), inherited.trim())?;
+            Ok(inherited)
+        }
+        _ => Ok(own),
+    }
+}
+
+/// Makes the v2 leaf with all controllers that can be had, since metrics come from them.
+fn make_v2(
+    hierarchy: &Hierarchy,
+    path: &Path,
+    needed: &BTreeSet<&str>,
+    made: &mut Vec<PathBuf>,
+) -> Result<CgroupDirectory> {
+    let leaf = make_leaf(hierarchy, path, made)?;
+    let controllers = match leaf.parent() {
+        Some(parent) => enable_controllers(hierarchy, path, parent, needed)?,
+        None => Vec::new(),
+    };
+    let kind = files::read(&leaf.join("cgroup.type"))?;
+    match kind.trim() {
+        "domain" | "domain threaded" => {}
+        kind => {
+            return Err(Error::new(Kind::Unsupported(format!(
+                "cgroup {} is {kind}: a parent is threaded, and only threads of that parent's \
+                 processes can be in it; choose another linux.cgroupsPath",
+                leaf.display()
+            ))));
+        }
+    }
+    Ok(CgroupDirectory { version: Version::V2, controllers, path: leaf })
+}
+
+/// A directory has the files of those controllers that every directory above it lists in its
+/// cgroup.subtree_control. Returns those of the leaf.
+fn enable_controllers(
+    hierarchy: &Hierarchy,
+    path: &Path,
+    parent: &Path,
+    needed: &BTreeSet<&str>,
+) -> Result<Vec<String>> {
+    let wanted = &hierarchy.controllers;
+    let enabled = enabled_in(parent)?;
+    if wanted.iter().all(|controller| enabled.contains(controller)) {
+        return Ok(enabled);
+    }
+    for directory in std::iter::once(Path::new("/")).chain(parents(path)) {
+        let directory = below(&hierarchy.mount_point, directory);
+        let enabled = enabled_in(&directory)?;
+        for controller in wanted.iter().filter(|controller| !enabled.contains(controller)) {
+            enable(&directory, controller, needed.contains(controller.as_str()))?;
+        }
+    }
+    enabled_in(parent)
+}
+
+fn enabled_in(directory: &Path) -> Result<Vec<String>> {
+    let content = files::read(&directory.join("cgroup.subtree_control"))?;
+    Ok(content.split_whitespace().map(str::to_owned).collect())
+}
+
+/// One controller at a time: a write of several is refused as a whole when one is not to be had
+/// (cpu while there are realtime processes, one that the parent does not have).
+fn enable(directory: &Path, controller: &str, is_needed: bool) -> Result<()> {
+    let path = directory.join("cgroup.subtree_control");
+    let result = files::write(&path, &format!("+{controller}"));
+    match result {
+        Err(error) if is_needed => {
+            let why = match error.errno() {
+                Some(nix::errno::Errno::EBUSY) => {
+                    "the cgroup above has processes of its own, so its children can have no \
+                     limits (cgroups(7), no internal processes)"
+                }
+                Some(nix::errno::Errno::EOPNOTSUPP) => "the cgroup above is threaded",
+                _ => "enable a controller that a limit needs",
+            };
+            Err(error.at(why))
+        }
+        // Without this controller nothing is lost but its metrics.
+        _ => Ok(()),
+    }
+}
+
+/// Removes what was made, children first. What others use by now stays.
+fn remove_made(made: &[PathBuf]) -> Result<()> {
+    for directory in made.iter().rev() {
+        match rustix::fs::rmdir(directory) {
+            Ok(()) | Err(Errno::BUSY | Errno::NOTEMPTY | Errno::NOENT) => {}
+            Err(errno) => return Err(errno).call(|| format!("rmdir({})", directory.display())),
+        }
+    }
+    Ok(())
+}

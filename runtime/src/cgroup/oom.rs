@@ -1,0 +1,197 @@
+//! Telling that the kernel killed a process for want of memory.
+//!
+//! ```text
+//!  v1: eventfd ◀─ cgroup.event_control ("EVENTFD OOM_CONTROL")   readable
+//!  v2: memory.events itself                                      POLLPRI
+//! ```
+//!
+//! Neither needs an inotify instance, of which a user may have 128 in all.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::{OFlags, SeekFrom};
+use rustix::io::Errno;
+
+use super::{CgroupPaths, files};
+use crate::error::{At, Call, Error, Kind, Result};
+
+/// Watches one container.
+#[derive(Debug)]
+pub struct OomWatch {
+    source: Source,
+    seen: u64,
+}
+
+/// How the fd of a watch tells news, for poll(2) and epoll(7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// POLLIN.
+    Readable,
+    /// POLLPRI (and POLLERR, which is no error here).
+    Priority,
+}
+
+#[derive(Debug)]
+enum Source {
+    V1 { event: OwnedFd, control: OwnedFd, path: PathBuf },
+    V2 { events: OwnedFd, path: PathBuf },
+}
+
+impl OomWatch {
+    /// Begins to watch; kills that were before do not count. It never blocks.
+    ///
+    /// # Errors
+    /// `Unsupported` where no hierarchy has a memory controller, `Call` for what the kernel
+    /// refuses.
+    pub fn new(paths: &CgroupPaths) -> Result<OomWatch> {
+        let source = match (paths.v1("memory"), paths.v2()) {
+            (Some(directory), _) => watch_v1(directory),
+            (None, Some(directory)) if directory.join("memory.events").exists() => {
+                watch_v2(directory)
+            }
+            _ => Err(Error::new(Kind::Unsupported(
+                "the container is in no cgroup with a memory controller".to_owned(),
+            ))),
+        };
+        let mut watch = OomWatch { source: source.at("watch for OOM kills")?, seen: 0 };
+        watch.drain()?;
+        Ok(watch)
+    }
+
+    /// The fd to poll. It is non-blocking, and edge triggers do.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        match &self.source {
+            Source::V1 { event, .. } => event.as_fd(),
+            Source::V2 { events, .. } => events.as_fd(),
+        }
+    }
+
+    /// For which readiness to poll it.
+    pub fn readiness(&self) -> Readiness {
+        match &self.source {
+            Source::V1 { .. } => Readiness::Readable,
+            Source::V2 { .. } => Readiness::Priority,
+        }
+    }
+
+    /// How many processes were killed since the last call, in the cgroup and those below it.
+    /// `None` when the cgroup is gone: there will be no more news. To be called when the fd is
+    /// ready, and once more before an exit is reported, so that no kill is told after the exit
+    /// it caused. It never blocks.
+    ///
+    /// # Errors
+    /// `Call` when the counter cannot be read.
+    pub fn drain(&mut self) -> Result<Option<u64>> {
+        let content = match self.source.take() {
+            Ok(content) => content,
+            Err(errno) if files::is_gone(errno) => return Ok(None),
+            Err(errno) => return Err(errno).call(|| format!("read({})", self.source.path())),
+        };
+        let count = files::flat_value(&content, "oom_kill").and_then(|count| count.parse().ok());
+        let count: u64 = count.ok_or_else(|| {
+            let path = self.source.path();
+            // Linux < 4.13 does not count.
+            Error::new(Kind::Unsupported(format!("{path} has no oom_kill")))
+        })?;
+        let news = count.saturating_sub(self.seen);
+        self.seen = count;
+        Ok(Some(news))
+    }
+}
+
+impl Source {
+    /// Takes the news off the fd, and reads the counter.
+    fn take(&self) -> rustix::io::Result<String> {
+        let counter = match self {
+            Source::V1 { event, control, .. } => {
+                match rustix::io::read(event, &mut [0u8; 8]) {
+                    Ok(_) | Err(Errno::AGAIN) => {}
+                    Err(errno) => return Err(errno),
+                }
+                control
+            }
+            // A read from the beginning is what makes POLLPRI wait for the next change.
+            Source::V2 { events, .. } => events,
+        };
+        rustix::fs::seek(counter, SeekFrom::Start(0))?;
+        files::read_fd(counter)
+    }
+
+    fn path(&self) -> std::path::Display<'_> {
+        match self {
+            Source::V1 { path, .. } | Source::V2 { path, .. } => path.display(),
+        }
+    }
+}
+
+fn watch_v1(directory: &Path) -> Result<Source> {
+    let path = directory.join("memory.oom_control");
+    let control = files::open(&path, OFlags::RDONLY);
+    let control = control.call(|| format!("open({})", path.display()))?;
+    let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+    let event = eventfd(0, flags).call(|| "eventfd(0, CLOEXEC|NONBLOCK)".to_owned())?;
+    let registration = format!("{} {}", event.as_raw_fd(), control.as_raw_fd());
+    files::write(&directory.join("cgroup.event_control"), &registration)?;
+    Ok(Source::V1 { event, control, path })
+}
+
+fn watch_v2(directory: &Path) -> Result<Source> {
+    let path = directory.join("memory.events");
+    let events = files::open(&path, OFlags::RDONLY | OFlags::NONBLOCK);
+    let events = events.call(|| format!("open({})", path.display()))?;
+    Ok(Source::V2 { events, path })
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    use super::super::testing::TestCgroup;
+    use super::*;
+
+    /// Doubles a string until it is too large for the cgroup.
+    const HOG: &str = "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done";
+
+    fn is_ready(watch: &OomWatch, milliseconds: i64) -> bool {
+        let flags = match watch.readiness() {
+            Readiness::Readable => PollFlags::IN,
+            Readiness::Priority => PollFlags::PRI,
+        };
+        let timeout = Timespec { tv_sec: 0, tv_nsec: milliseconds * 1_000_000 };
+        let fd = watch.fd();
+        poll(&mut [PollFd::new(&fd, flags)], Some(&timeout)).unwrap() == 1
+    }
+
+    #[test]
+    fn a_child_killed_for_memory_wakes_the_watch() {
+        let mut group = TestCgroup::new(r#"{"memory":{"limit":16777216,"swap":16777216}}"#);
+        let mut watch = OomWatch::new(group.cgroup.paths()).unwrap();
+        assert!(!is_ready(&watch, 0));
+        for _ in 0..2 {
+            assert_eq!(group.run(HOG), 128 + 9);
+            assert!(is_ready(&watch, 900));
+            assert_eq!(watch.drain().unwrap(), Some(1));
+            assert!(!is_ready(&watch, 0));
+            assert_eq!(watch.drain().unwrap(), Some(0));
+        }
+    }
+
+    #[test]
+    fn kills_before_the_watch_do_not_count() {
+        let mut group = TestCgroup::new(r#"{"memory":{"limit":16777216,"swap":16777216}}"#);
+        assert_eq!(group.run(HOG), 128 + 9);
+        let mut watch = OomWatch::new(group.cgroup.paths()).unwrap();
+        assert_eq!(watch.drain().unwrap(), Some(0));
+    }
+
+    #[test]
+    fn the_watch_ends_with_the_cgroup() {
+        let group = TestCgroup::new("{}");
+        let mut watch = OomWatch::new(group.cgroup.paths()).unwrap();
+        group.cgroup.remove().unwrap();
+        assert!(is_ready(&watch, 900));
+        assert_eq!(watch.drain().unwrap(), None);
+    }
+}

@@ -1,0 +1,63 @@
+//! What is to be made, decided before the first effect.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::LinuxResources;
+use serde::{Deserialize, Serialize};
+
+use super::devices::DevicePolicy;
+use super::resources::{self, Compiler};
+use super::{Layout, Write, path};
+use crate::error::Result;
+
+/// Who makes the cgroup.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Driver {
+    /// This runtime, by mkdir(2) in the cgroup file systems.
+    #[default]
+    Cgroupfs,
+}
+
+/// What is to be made: computed at plan time from `linux.cgroupsPath` and `linux.resources`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupPlan {
+    /// Who makes it.
+    pub driver: Driver,
+    /// Path below each hierarchy's mount point, absolute and normalised.
+    pub path: PathBuf,
+    /// The limits, in the order they are written.
+    pub writes: Vec<Write>,
+    /// Which devices may be used.
+    pub devices: DevicePolicy,
+    /// What the spec asks for and no kernel does any more, or this version of cgroups does not
+    /// know and does not need: for the log.
+    pub warnings: Vec<String>,
+}
+
+impl CgroupPlan {
+    /// Decides where the cgroup of container `id` is and what is written there.
+    ///
+    /// A relative or absent `cgroups_path` is placed below `/myshim`. A limit of 0 means “not
+    /// given”, as everywhere in the OCI world, except for `pids.limit`.
+    ///
+    /// # Errors
+    /// `Field` with the JSON path for a value that cannot be right; `Unsupported` where no
+    /// hierarchy of `layout` has the controller that a limit needs.
+    pub fn new(
+        driver: Driver,
+        cgroups_path: Option<&Path>,
+        id: &str,
+        resources: Option<&LinuxResources>,
+        layout: &Layout,
+    ) -> Result<CgroupPlan> {
+        let path = path::resolve(cgroups_path, id)?;
+        let mut compiler = Compiler::for_new(layout);
+        let mut rules = &Vec::new();
+        if let Some(given) = resources {
+            resources::compile(given, &mut compiler)?;
+            rules = given.devices().as_ref().unwrap_or(rules);
+        }
+        let (writes, warnings) = compiler.finish();
+        Ok(CgroupPlan { driver, path, writes, devices: DevicePolicy::new(rules)?, warnings })
+    }
+}

@@ -1,0 +1,79 @@
+//! Changing the limits of a container that runs.
+
+use std::path::Path;
+
+use oci_spec::runtime::LinuxResources;
+use rustix::io::Errno;
+
+use super::resources::{self, Compiler};
+use super::{Cgroup, DevicePolicy, Version, Write, device_control, files, write};
+use crate::error::{At, Call, Error, Kind, Result};
+
+impl Cgroup {
+    /// Sets what the resources name; all the rest stays as it is, the device rules too when
+    /// there are none. Returns warnings for the log, as in [`super::CgroupPlan::warnings`].
+    ///
+    /// A memory limit below what is in use never kills: what can be reclaimed is, and when that
+    /// is not enough the limit is refused.
+    ///
+    /// # Errors
+    /// As for [`super::CgroupPlan::new`], before the first effect. `State` with the figures for
+    /// a memory limit that is too low, `Call` for what the kernel refuses: the limits before it
+    /// are set then, those after it are not.
+    pub fn update(&self, resources: &LinuxResources) -> Result<Vec<String>> {
+        let mut compiler = Compiler::for_present(&self.paths);
+        resources::compile(resources, &mut compiler)?;
+        let (writes, warnings) = compiler.finish();
+        let rules = resources.devices().as_deref().filter(|rules| !rules.is_empty());
+        let policy = rules.map(DevicePolicy::new).transpose()?;
+        let check = resources.memory().as_ref().and_then(|memory| memory.check_before_update());
+        for write in &writes {
+            make_room(write, self.paths.v2(), check == Some(true)).at(write.field.clone())?;
+        }
+        write::apply(&writes, &self.paths).at("update limits")?;
+        if let Some(policy) = policy {
+            device_control::replace(&policy, &self.paths).at("update device rules")?;
+        }
+        Ok(warnings)
+    }
+}
+
+/// v2 takes any memory.max and kills until the use is below it; v1 answers EBUSY. So on v2 the
+/// kernel is asked to reclaim first, and the limit is refused when that does not do.
+/// (A container that allocates between this check and the write can still be killed.)
+fn make_room(write: &Write, v2: Option<&Path>, only_check: bool) -> Result<()> {
+    let (Version::V2, Some(directory), [max]) = (write.version, v2, write.choices.as_slice())
+    else {
+        return Ok(());
+    };
+    let ("memory.max", Ok(limit)) = (max.file.as_str(), max.value.parse::<u64>()) else {
+        return Ok(());
+    };
+    let mut used = memory_used(directory)?;
+    if used > limit && !only_check {
+        let file = directory.join("memory.reclaim");
+        match files::try_write(&file, &(used - limit).to_string()) {
+            // Not that much could be reclaimed; or Linux < 5.19, which cannot be asked.
+            Ok(()) | Err(Errno::AGAIN | Errno::NOENT) => {}
+            Err(errno) => return Err(errno).call(|| format!("write({})", file.display())),
+        }
+        used = memory_used(directory)?;
+    }
+    match used > limit {
+        true => Err(Error::new(Kind::State(format!(
+            "{limit} bytes are less than what is in use ({used} bytes): processes would be \
+             killed, so the limit stays as it is"
+        )))),
+        false => Ok(()),
+    }
+}
+
+fn memory_used(directory: &Path) -> Result<u64> {
+    let content = files::read(&directory.join("memory.current"))?;
+    content.trim().parse().map_err(|_| {
+        Error::new(Kind::Corrupt(format!("memory.current is {content:?}, which is no number")))
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,253 @@
+//! The state file: just enough for exec and update, and for a delete after any crash.
+//!
+//! `<state dir>/state.json`, mode 0600 in a directory of mode 0700, replaced atomically. It is
+//! written before the first effect on the host, so that a create that is killed half way leaves
+//! nothing that nobody knows of, and again when init is known. The compiled seccomp filter lies
+//! beside it as `seccomp.bpf`, because JSON is no form for 10 KiB of program.
+
+use std::fs::{DirBuilder, File};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::apply::intel_rdt::RdtGroups;
+use crate::cgroup::CgroupPaths;
+use crate::error::{At, Call, Error, Kind, Result};
+use crate::plan::{ExecTemplate, Hooks, Plan};
+
+const STATE: &str = "state.json";
+const FILTER: &str = "seccomp.bpf";
+
+/// A process that can be told from a later one of the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// The pid in the runtime's pid namespace.
+    pub pid: i32,
+    /// Field 22 of /proc/pid/stat: clock ticks since boot.
+    pub start_time: u64,
+}
+
+impl ProcessId {
+    /// The identity of a running process or a zombie; None when there is none of this number.
+    ///
+    /// # Errors
+    /// A /proc that does not read as proc(5) says.
+    pub fn of(pid: i32) -> Result<Option<ProcessId>> {
+        let path = format!("/proc/{pid}/stat");
+        match std::fs::read_to_string(&path) {
+            Ok(stat) => match stat_field(&stat, 22) {
+                Some(start_time) => Ok(Some(ProcessId { pid, start_time })),
+                None => Err(Error::new(Kind::Corrupt(format!("{path}: no start time")))),
+            },
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+            Err(error) => Err(error).call(|| format!("read({path})")),
+        }
+    }
+
+    /// Whether this very process is still there (maybe as a zombie).
+    ///
+    /// # Errors
+    /// As for [`ProcessId::of`].
+    pub fn exists(&self) -> Result<bool> {
+        Ok(ProcessId::of(self.pid)?.as_ref() == Some(self))
+    }
+}
+
+/// A numeric field of /proc/pid/stat, numbered as in proc(5); the command in field 2 may hold
+/// anything, so fields are counted from its closing parenthesis.
+pub(crate) fn stat_field<T: std::str::FromStr>(stat: &str, number: usize) -> Option<T> {
+    let rest = stat.get(stat.rfind(')')? + 2..)?;
+    rest.split_ascii_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
+}
+
+/// What is known of a container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Who it is, and what its tenants need. In the file its seccomp filter has no program: that
+    /// is in a file of its own.
+    pub container: ExecTemplate,
+    /// Its init, once there is one.
+    pub init: Option<ProcessId>,
+    /// Where its cgroups are, or, without an init, are about to be.
+    pub cgroup: CgroupPaths,
+    /// Hooks that are still to be run.
+    pub hooks: Hooks,
+    /// Where the rootfs was mounted on the host, when hooks needed it there.
+    pub rootfs_on_host: Option<PathBuf>,
+    /// Its Intel RDT groups: tenants join them, delete removes those that were made.
+    pub rdt: Option<RdtGroups>,
+}
+
+impl State {
+    /// The state of a container that is about to be made.
+    pub fn planned(plan: &Plan, cgroup: CgroupPaths) -> State {
+        State {
+            container: ExecTemplate::of(plan),
+            init: None,
+            cgroup,
+            hooks: Hooks {
+                poststart: plan.hooks.poststart.clone(),
+                poststop: plan.hooks.poststop.clone(),
+                ..Hooks::default()
+            },
+            rootfs_on_host: None,
+            rdt: None,
+        }
+    }
+}
+
+/// The directory that holds a container's state.
+#[derive(Debug, Clone)]
+pub struct StateDir {
+    path: PathBuf,
+}
+
+impl StateDir {
+    /// Makes the directory (mode 0700), or takes over one in which no container lives.
+    ///
+    /// # Errors
+    /// [`Kind::AlreadyExists`] when it holds the state of a container.
+    pub fn create(path: &Path) -> Result<StateDir> {
+        let made = DirBuilder::new().mode(0o700).create(path);
+        let dir = StateDir { path: path.to_owned() };
+        match made {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => match dir.load()? {
+                Some(state) => Err(Error::new(Kind::AlreadyExists(format!(
+                    "container {:?}",
+                    state.container.id
+                )))),
+                None => Ok(dir),
+            },
+            other => other.call(|| format!("mkdir({path:?}, 0700)")).map(|()| dir),
+        }
+    }
+
+    /// The directory of a container that should exist.
+    pub fn open(path: &Path) -> StateDir {
+        StateDir { path: path.to_owned() }
+    }
+
+    /// Writes the state: what a reader finds is always whole.
+    ///
+    /// # Errors
+    /// The file system's, with the path.
+    pub fn save(&self, state: &State) -> Result<()> {
+        if let Some(seccomp) = &state.container.seccomp {
+            self.replace(FILTER, &seccomp.bpf)?;
+        }
+        self.update(state)
+    }
+
+    /// Writes the state again after a change to anything but the filter.
+    ///
+    /// # Errors
+    /// As for [`StateDir::save`].
+    pub fn update(&self, state: &State) -> Result<()> {
+        let mut light = state.clone();
+        if let Some(seccomp) = &mut light.container.seccomp {
+            seccomp.bpf = Vec::new();
+        }
+        let json = serde_json::to_vec(&light)
+            .map_err(|error| Error::new(Kind::Corrupt(format!("state to save: {error}"))))?;
+        self.replace(STATE, &json)
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let (temporary, target) = (self.path.join(format!(".{name}")), self.path.join(name));
+        let write = || -> std::io::Result<()> {
+            let mut options = File::options();
+            let mut file =
+                options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            file.write_all(bytes)
+        };
+        write().call(|| format!("write({temporary:?}, {} bytes)", bytes.len()))?;
+        std::fs::rename(&temporary, &target)
+            .call(|| format!("rename({temporary:?}, {target:?})"))
+            .at("save state")
+    }
+
+    /// Reads the state; None when there is none.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or does not parse.
+    pub fn load(&self) -> Result<Option<State>> {
+        let Some(json) = self.read(STATE)? else { return Ok(None) };
+        let mut state: State = serde_json::from_slice(&json).map_err(|error| {
+            Error::new(Kind::Corrupt(format!("{}: {error}", self.path.join(STATE).display())))
+        })?;
+        if let Some(seccomp) = &mut state.container.seccomp {
+            seccomp.bpf = self.read(FILTER)?.ok_or_else(|| self.not_found(FILTER))?;
+        }
+        Ok(Some(state))
+    }
+
+    /// Reads the state of a container that must exist.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when it does not, else as for [`StateDir::load`].
+    pub fn require(&self) -> Result<State> {
+        self.load()?.ok_or_else(|| self.not_found(STATE))
+    }
+
+    fn not_found(&self, name: &str) -> Error {
+        Error::new(Kind::NotFound(self.path.join(name).display().to_string()))
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.path.join(name);
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).call(|| format!("read({path:?})")),
+        }
+    }
+
+    /// Removes the container's state. The directory goes too when nothing else is in it: the shim
+    /// keeps the exit status there.
+    ///
+    /// # Errors
+    /// The file system's. That nothing is there is none.
+    pub fn remove(&self) -> Result<()> {
+        for name in [STATE, FILTER, ".state.json", ".seccomp.bpf"] {
+            let path = self.path.join(name);
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).call(|| format!("unlink({path:?})"));
+                }
+                _ => {}
+            }
+        }
+        match std::fs::remove_dir(&self.path) {
+            Err(error)
+                if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) =>
+            {
+                Err(error).call(|| format!("rmdir({:?})", self.path))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_of_stat_is_found_behind_any_command_name() {
+        let stat = "42 (a) b) (c) S 1 42 42 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 777 0 0";
+        assert_eq!(stat_field(stat, 4), Some(1));
+        assert_eq!(stat_field(stat, 22), Some(777));
+    }
+
+    #[test]
+    fn a_process_is_itself_and_not_another_one_of_its_number() {
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let me = ProcessId::of(pid).unwrap().unwrap();
+        assert!(me.exists().unwrap());
+        assert!(!ProcessId { start_time: me.start_time + 1, ..me }.exists().unwrap());
+        assert_eq!(ProcessId::of(i32::MAX).unwrap(), None);
+    }
+}

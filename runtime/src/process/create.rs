@@ -1,0 +1,199 @@
+//! Main's part of a create.
+//!
+//! On entry nothing of the container exists. On success its init waits for start and the state
+//! says so; on failure nothing is left but dead processes, which the daemon has been told of.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::channel::Deadline;
+use super::fork;
+use super::init::Setup;
+use super::main::{Main, Outcome};
+use super::pid_file::PidFile;
+use super::protocol::{Building, Entering, Peer};
+use super::undo::Undo;
+use super::{CreateRequest, Facts, rendezvous};
+use crate::apply::id_maps::{self, MapWriter};
+use crate::apply::intel_rdt::{self, RdtGroups};
+use crate::apply::namespaces::Joins;
+use crate::apply::oci_state::{OciState, Status};
+use crate::apply::{own, rootfs};
+use crate::cgroup::{Cgroup, CgroupDirectory, CgroupPaths, Layout};
+use crate::container::{ProcessId, State, StateDir};
+use crate::error::{At, Call, Error, Result};
+use crate::plan::{MountIdMap, Namespace, Plan};
+use crate::spec::Spec;
+
+/// Any step of the chain is done in milliseconds. What can take longer is an overloaded host, a
+/// network file system, and hooks, which have a time of their own.
+const CHAIN_DEADLINE: Duration = Duration::from_secs(60);
+/// For a hook without a timeout, which the spec lets run for ever: no client waits longer.
+const HOOK_DEADLINE: Duration = Duration::from_secs(600);
+
+/// Makes the container.
+pub(super) fn run(
+    main: &Main<'_>,
+    request: &CreateRequest,
+    stdio: Vec<OwnedFd>,
+) -> Result<Outcome> {
+    let host = main.host;
+    let plan = {
+        let spec = Spec::load(&request.bundle)?;
+        Plan::new(request, &spec, host)?
+    };
+    let mut undo = Undo::default();
+    let made = make(main, request, &plan, &host.cgroups, stdio, &mut undo);
+    undo.settle(made)
+}
+
+fn make<'a>(
+    main: &Main<'_>,
+    request: &CreateRequest,
+    plan: &'a Plan,
+    layout: &Layout,
+    stdio: Vec<OwnedFd>,
+    undo: &mut Undo<'a>,
+) -> Result<Outcome> {
+    let joins = Joins::open(&plan.namespaces)?;
+    let pid_file = PidFile::prepare(request.pid_file.as_deref())?;
+    let (dir, mut state) = record(request, plan, layout, undo)?;
+    let mut rootfs = prepare_rootfs(main, plan, &mut state, undo)?;
+    let cgroup = make_cgroup(plan, layout, undo)?;
+    rootfs.copy_cgroups(&plan.rootfs, cgroup.paths()).at("rootfs")?;
+    let entry = cgroup.entry()?;
+    state.rdt = make_rdt_groups(main, plan, undo)?;
+    own::prepare(&plan.process)?;
+    let setup = Setup { plan, joins, entry, cgroup: cgroup.paths().clone(), rootfs, stdio };
+    let peer = fork::fork(main, setup, deadline(plan), undo)?;
+    let pid = peer.child.pid;
+    state.init = ProcessId::of(pid)?;
+    state.cgroup = cgroup.paths().clone();
+    dir.update(&state)?;
+    let (start, console) = meet(main, plan, &state, peer, undo)?.ready()?;
+    if let Some(pid_file) = pid_file {
+        pid_file.write(pid)?;
+    }
+    Ok(Outcome::Created { facts: facts(plan, cgroup.paths()), start, console })
+}
+
+/// Writes down what is about to be made, before any of it is: a main that is killed leaves
+/// nothing that delete does not find.
+fn record(
+    request: &CreateRequest,
+    plan: &Plan,
+    layout: &Layout,
+    undo: &mut Undo<'_>,
+) -> Result<(StateDir, State)> {
+    let dir = StateDir::create(&request.state_dir)?;
+    let removed = dir.clone();
+    undo.push("remove state", move || removed.remove());
+    let state = State::planned(plan, planned_cgroup(plan, layout));
+    dir.save(&state)?;
+    Ok((dir, state))
+}
+
+fn planned_cgroup(plan: &Plan, layout: &Layout) -> CgroupPaths {
+    let below = plan.cgroup.path.strip_prefix("/").unwrap_or(&plan.cgroup.path);
+    let directories = layout.hierarchies().map(|(version, hierarchy)| CgroupDirectory {
+        version,
+        controllers: hierarchy.controllers.clone(),
+        path: hierarchy.mount_point.join(below),
+    });
+    CgroupPaths { directories: directories.collect() }
+}
+
+/// The root as detached mounts. Only hooks that look for it on the host make it be mounted there.
+fn prepare_rootfs(
+    main: &Main<'_>,
+    plan: &Plan,
+    state: &mut State,
+    undo: &mut Undo<'_>,
+) -> Result<rootfs::PreparedRootfs> {
+    let mut user_namespace = |map: &MountIdMap| user_namespace_of(main, plan, map);
+    let mut rootfs = rootfs::prepare(&plan.rootfs, &plan.site, &mut user_namespace).at("rootfs")?;
+    let hooks = &plan.hooks;
+    if !(hooks.prestart.is_empty() && hooks.create_runtime.is_empty()) {
+        rootfs.attach_on_host(&plan.site)?;
+        state.rootfs_on_host = Some(plan.site.clone());
+        let site = plan.site.clone();
+        undo.push("unmount rootfs", move || rootfs::detach_from_host(&site));
+    }
+    Ok(rootfs)
+}
+
+/// The user namespace whose maps an idmapped mount takes over. The container's own does not exist
+/// yet, but one with the same maps is as good: the kernel copies the maps.
+fn user_namespace_of(main: &Main<'_>, plan: &Plan, map: &MountIdMap) -> Result<OwnedFd> {
+    let maps = match map {
+        MountIdMap::Maps(maps) => maps,
+        MountIdMap::Container => plan.id_maps.as_ref().ok_or_else(|| {
+            Error::field("linux.uidMappings", "missing, and a mount asks for the container's maps")
+        })?,
+        MountIdMap::Namespace(path) => {
+            return rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .call(|| format!("open({path:?}, O_RDONLY)"));
+        }
+    };
+    let search_path = std::env::var_os("PATH").unwrap_or_default();
+    let writer = MapWriter::choose(maps, &search_path)?;
+    id_maps::namespace_for(main.single, &writer, maps).at("user namespace of an idmapped mount")
+}
+
+fn make_rdt_groups(main: &Main<'_>, plan: &Plan, undo: &mut Undo<'_>) -> Result<Option<RdtGroups>> {
+    let Some(rdt) = &plan.intel_rdt else { return Ok(None) };
+    let groups = intel_rdt::prepare(&main.host.resctrl, rdt, &plan.id).at("linux.intelRdt")?;
+    let made = groups.clone();
+    undo.push("remove the RDT groups", move || made.remove());
+    Ok(Some(groups))
+}
+
+fn make_cgroup(plan: &Plan, layout: &Layout, undo: &mut Undo<'_>) -> Result<Cgroup> {
+    let created = Cgroup::create(&plan.cgroup, layout).at("create cgroup")?;
+    let cgroup = created.cgroup.clone();
+    undo.push("remove cgroup", move || created.undo());
+    Ok(cgroup)
+}
+
+/// What main does for the container from outside, while init waits for it.
+fn meet<'a>(
+    main: &Main<'_>,
+    plan: &'a Plan,
+    state: &State,
+    peer: Peer<Entering>,
+    undo: &mut Undo<'a>,
+) -> Result<Peer<Building>> {
+    let peer = if rendezvous::needed(plan) {
+        let peer = peer.entered()?;
+        rendezvous::attend(main, plan, state, peer.child.pid, undo)?;
+        peer.proceed()?;
+        peer
+    } else {
+        peer.skip_entered()
+    };
+    if let Some(listener) = plan.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref()) {
+        let told = OciState::of(plan, Status::Creating, Some(peer.child.pid));
+        rendezvous::hand_over(listener, &told, &peer)?;
+    }
+    Ok(peer)
+}
+
+/// How long main waits for init in all.
+fn deadline(plan: &Plan) -> Deadline {
+    let hooks = plan.hooks.create_container.iter();
+    let hooks: Duration = hooks
+        .map(|hook| hook.timeout_secs.map_or(HOOK_DEADLINE, Duration::from_secs))
+        .fold(Duration::ZERO, Duration::saturating_add);
+    Deadline::after(CHAIN_DEADLINE.saturating_add(hooks))
+}
+
+fn facts(plan: &Plan, cgroup: &CgroupPaths) -> Facts {
+    Facts {
+        cgroup: cgroup.clone(),
+        private_pid_namespace: plan.namespaces.pid == Namespace::New,
+        has_poststart: !plan.hooks.poststart.is_empty(),
+        warnings: plan.warnings.iter().chain(&plan.cgroup.warnings).cloned().collect(),
+    }
+}

@@ -1,0 +1,301 @@
+//! Main's part of an exec, and the tenant's life.
+//!
+//! Main joins all of the container's namespaces with one setns(2) and clones the tenant, which is
+//! then in the container in every respect but its identity. Whatever the host's paths are needed
+//! for is opened before. Where main has to stay outside, an intermediate goes first, born in the
+//! container's cgroup.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::fs::{CWD, Mode, OFlags};
+
+use super::channel::{Channel, Deadline};
+use super::main::{Main, Outcome};
+use super::operation::Role;
+use super::pid_file::PidFile;
+use super::protocol::{Entering, Mapping, Peer, ToMain, ToParent, Wish};
+use super::target::{self, Target};
+use super::undo::Undo;
+use super::{Child, ExecRequest, Facts, fork, intermediate, rendezvous};
+use crate::apply::namespaces;
+use crate::apply::oci_state::{OciState, Status};
+use crate::apply::scheduling::{self, Cpus};
+use crate::apply::{console, own, stdio};
+use crate::cgroup::{Cgroup, Entry, Freeze};
+use crate::container::{ProcessId, State, StateDir};
+use crate::error::{At, Call, Error, Kind, Result};
+use crate::plan::{Namespace, Process, ProcessPlan, SeccompListener};
+use crate::sys::process::{self, Clone, Forked, SingleThreaded};
+use crate::sys::procfs::Procfs;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// All that main has prepared for the tenant.
+struct Setup<'a> {
+    state: &'a State,
+    process: &'a Process,
+    entry: Entry,
+    init: OwnedFd,
+    /// The container's root directory, where a mount namespace does not say it.
+    root: Option<OwnedFd>,
+    stdio: Vec<OwnedFd>,
+}
+
+/// Makes the tenant.
+pub(super) fn run(
+    main: &Main<'_>,
+    request: &ExecRequest,
+    mut fds: Vec<OwnedFd>,
+) -> Result<Outcome> {
+    if fds.is_empty() {
+        return Err(Error::new(Kind::Corrupt("exec came without init's pidfd".into())));
+    }
+    let init = fds.remove(0);
+    let state = StateDir::open(&request.state_dir).require()?;
+    let plan = ProcessPlan::new(&request.process, &state.container, main.host)?;
+    let id = running(&state)?;
+    let setup = Setup {
+        state: &state,
+        process: &plan.process,
+        entry: enter_cgroup(&state, id)?,
+        init,
+        root: open_root(&state, id)?,
+        stdio: fds,
+    };
+    let mut undo = Undo::default();
+    let made = make(main, request, setup, &mut undo);
+    undo.settle(made)
+}
+
+fn make(
+    main: &Main<'_>,
+    request: &ExecRequest,
+    setup: Setup<'_>,
+    undo: &mut Undo<'_>,
+) -> Result<Outcome> {
+    let state = setup.state;
+    let pid_file = PidFile::prepare(request.pid_file.as_deref())?;
+    own::prepare(setup.process)?;
+    let peer = fork_tenant(main, setup, undo)?.skip_entered();
+    if let Some(groups) = &state.rdt {
+        groups.join(&main.host.resctrl, peer.child.pid).at("linux.intelRdt")?;
+    }
+    if let Some(listener) = listener_of(state) {
+        let told = OciState::of_container(&state.container, Status::Running, Some(peer.child.pid));
+        rendezvous::hand_over(listener, &told, &peer)?;
+    }
+    let pid = peer.child.pid;
+    let (start, console) = peer.ready()?;
+    if let Some(pid_file) = pid_file {
+        pid_file.write(pid)?;
+    }
+    Ok(Outcome::Created { facts: facts(state), start, console })
+}
+
+/// The container's init, which must be there: it holds the namespaces.
+fn running(state: &State) -> Result<ProcessId> {
+    match state.init {
+        Some(init) if init.exists()? => Ok(init),
+        _ => Err(Error::new(Kind::State(format!(
+            "container {:?} is not running",
+            state.container.id
+        )))),
+    }
+}
+
+fn enter_cgroup(state: &State, init: ProcessId) -> Result<Entry> {
+    let cgroup = Cgroup::open(&state.cgroup);
+    if cgroup.freezer_state()? == Some(Freeze::Frozen) {
+        return Err(Error::new(Kind::State("cannot exec in a paused container".into())));
+    }
+    cgroup.entry_beside(init.pid)
+}
+
+/// Without a mount namespace of its own, the container has only changed its root directory.
+fn open_root(state: &State, init: ProcessId) -> Result<Option<OwnedFd>> {
+    if state.container.namespaces.mount != Namespace::Host {
+        return Ok(None);
+    }
+    let path = format!("/proc/{}/root", init.pid);
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(CWD, &path, flags, Mode::empty());
+    root.call(|| format!("open({path}, O_PATH|O_DIRECTORY)")).map(Some)
+}
+
+fn fork_tenant(main: &Main<'_>, setup: Setup<'_>, undo: &mut Undo<'_>) -> Result<Peer<Entering>> {
+    let (ours, theirs) = Channel::pair()?;
+    let deadline = Deadline::after(DEADLINE);
+    let child = if main_may_join(setup.state) {
+        join(&setup, main.single)?;
+        let cgroup = setup.entry.clone_into.as_ref().map(AsFd::as_fd);
+        match clone(main.single, cgroup).at("fork tenant")? {
+            Forked::Parent { pid, pidfd } => Child { pid, pidfd },
+            Forked::Child(single) => {
+                fork::leave_main(&single, main, &[&ours]);
+                tenant(setup, &theirs, &single)
+            }
+        }
+    } else {
+        through_intermediate(main, setup, &ours, theirs, deadline, undo)?
+    };
+    main.announce(&child, Role::Target)?;
+    fork::undo_by_killing(&child, undo)?;
+    Ok(Peer::new("tenant", ours, child, deadline))
+}
+
+/// Main itself goes into the container where it has nothing left to do outside of it. A user
+/// namespace would take its privileges over the host's cgroups; an agent's socket and resctrl are
+/// the host's files.
+fn main_may_join(state: &State) -> bool {
+    state.container.namespaces.user == Namespace::Host
+        && listener_of(state).is_none()
+        && state.rdt.is_none()
+}
+
+fn listener_of(state: &State) -> Option<&SeccompListener> {
+    state.container.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref())
+}
+
+fn clone(single: &SingleThreaded, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked> {
+    process::clone3(single, &Clone { flags: super::CLONE_PARENT, cgroup, ..Clone::default() }).call(
+        || {
+            let into = if cgroup.is_some() { "|CLONE_INTO_CGROUP" } else { "" };
+            format!("clone3(CLONE_PARENT|CLONE_PIDFD{into})")
+        },
+    )
+}
+
+fn through_intermediate(
+    main: &Main<'_>,
+    setup: Setup<'_>,
+    tenant_ours: &Channel,
+    tenant_theirs: Channel,
+    deadline: Deadline,
+    undo: &mut Undo<'_>,
+) -> Result<Child> {
+    let (ours, theirs) = Channel::pair()?;
+    let cgroup = setup.entry.clone_into.as_ref().map(AsFd::as_fd);
+    let child = match clone(main.single, cgroup).at("fork intermediate")? {
+        Forked::Parent { pid, pidfd } => Child { pid, pidfd },
+        Forked::Child(single) => {
+            fork::leave_main(&single, main, &[&ours, tenant_ours]);
+            lead_in(setup, &theirs, tenant_theirs, &single)
+        }
+    };
+    drop((setup, theirs, tenant_theirs));
+    main.announce(&child, Role::Intermediate)?;
+    fork::undo_by_killing(&child, undo)?;
+    match Peer::<Mapping>::new("intermediate", ours, child, deadline).wish()? {
+        Wish::Forked(tenant) => Ok(tenant),
+        Wish::Map | Wish::OffsetTime => {
+            Err(Error::new(Kind::Corrupt("the intermediate of an exec asked for maps".into())))
+        }
+    }
+}
+
+/// The whole life of an exec's intermediate.
+fn lead_in(
+    setup: Setup<'_>,
+    main: &Channel,
+    tenant_channel: Channel,
+    single: &SingleThreaded,
+) -> ! {
+    super::set_name(c"myshim:inter");
+    let parent = ToParent { channel: main };
+    let forked = setup
+        .entry
+        .join_self()
+        .at("join cgroup")
+        .and_then(|()| join(&setup, single))
+        .and_then(|()| clone(single, None).at("fork tenant"));
+    let told = match forked {
+        Ok(Forked::Child(single)) => {
+            crate::sys::fd::close_inherited(&single, main.as_fd());
+            tenant(setup, &tenant_channel, &single)
+        }
+        Ok(Forked::Parent { pid, pidfd }) => {
+            parent.tell(&ToMain::InitForked { pid }, &[pidfd.as_fd()])
+        }
+        Err(error) => parent.tell(&ToMain::Failed(error), &[]),
+    };
+    process::exit(if told.is_ok() { 0 } else { 1 })
+}
+
+/// Joins the container's namespaces, and its root directory where that is all it has.
+fn join(setup: &Setup<'_>, single: &SingleThreaded) -> Result<()> {
+    let namespaces = &setup.state.container.namespaces;
+    let flags = namespaces::flags_to_join(namespaces);
+    process::setns(single, setup.init.as_fd(), flags)
+        .call(|| format!("setns([init's pidfd], {flags:#x})"))
+        .at("join namespaces")?;
+    if let Some(root) = &setup.root {
+        rustix::process::fchdir(root).call(|| "fchdir(root)".into())?;
+        rustix::process::chroot(".").call(|| "chroot(\".\")".into())?;
+    }
+    if namespaces.user != Namespace::Host {
+        intermediate::become_root().at("become root of the user namespace")?;
+    }
+    Ok(())
+}
+
+/// The tenant's whole life, up to the user's program.
+fn tenant(setup: Setup<'_>, channel: &Channel, single: &SingleThreaded) -> ! {
+    super::set_name(c"myshim:tenant");
+    let main = ToParent { channel };
+    let Setup { state, process, entry, stdio, .. } = setup;
+    match establish(state, process, &entry, stdio, &main) {
+        Ok(target) => target.serve(channel, single, || Ok(())),
+        Err(error) => target::fail(&main, error),
+    }
+}
+
+fn establish<'a>(
+    state: &'a State,
+    process: &'a Process,
+    entry: &Entry,
+    streams: Vec<OwnedFd>,
+    main: &ToParent<'_>,
+) -> Result<Target<'a>> {
+    stdio::new_session()?;
+    let affinity = &process.exec_cpu_affinity;
+    if !affinity.initial.is_empty() {
+        scheduling::set_affinity(Cpus::These(&affinity.initial)).at("process.execCPUAffinity")?;
+    }
+    if main_may_join(state) {
+        entry.join_self().at("join cgroup")?;
+    }
+    let wanted =
+        if affinity.r#final.is_empty() { Cpus::All } else { Cpus::These(&affinity.r#final) };
+    scheduling::set_affinity(wanted).at("process.execCPUAffinity")?;
+    let procfs = Procfs::open()?;
+    let console = connect(process, streams).at("standard streams")?;
+    let target = Target::establish(
+        process,
+        &state.container.id,
+        state.container.seccomp.as_ref(),
+        main,
+        &procfs,
+    )?;
+    target::ready(main, console)?;
+    Ok(target)
+}
+
+/// As init's, but for /dev/console, which stays init's.
+fn connect(process: &Process, streams: Vec<OwnedFd>) -> Result<Option<OwnedFd>> {
+    let Some(terminal) = process.terminal else {
+        return stdio::connect(streams, process).map(|()| None);
+    };
+    let console = console::open_in_container(terminal)?;
+    stdio::connect_terminal(console.slave, process)?;
+    Ok(Some(console.master))
+}
+
+fn facts(state: &State) -> Facts {
+    Facts {
+        cgroup: state.cgroup.clone(),
+        private_pid_namespace: state.container.namespaces.pid == Namespace::New,
+        has_poststart: false,
+        warnings: Vec::new(),
+    }
+}

@@ -1,0 +1,126 @@
+//! Init: pid 1 of the container, from its clone to the execve of the user's program.
+//!
+//! On entry it is in the namespaces that its clone made, and (v2) in the container's cgroup. It
+//! changes nothing but itself, its own namespaces and what is mounted in them.
+
+use std::os::fd::OwnedFd;
+
+use super::channel::Channel;
+use super::protocol::{ToMain, ToParent};
+use super::target::{self, Target};
+use super::{hooks, rendezvous};
+use crate::apply::namespaces::{self as ns, Joins, Refused};
+use crate::apply::rootfs::{self, OldTree, PreparedRootfs, Root, Surroundings};
+use crate::apply::{console, hostname, network, scheduling, stdio, sysctl};
+use crate::cgroup::CgroupPaths;
+use crate::error::{At, Call, Result};
+use crate::plan::{Namespace, Plan};
+use crate::sys::process::{self, SingleThreaded};
+use crate::sys::procfs::Procfs;
+
+/// All that main has prepared for init, with the host's privileges and paths.
+pub(super) struct Setup<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) joins: Joins,
+    pub(super) entry: crate::cgroup::Entry,
+    pub(super) cgroup: CgroupPaths,
+    pub(super) rootfs: PreparedRootfs,
+    pub(super) stdio: Vec<OwnedFd>,
+}
+
+/// Who has entered the v1 cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// Init has to do it.
+    Own,
+    /// The intermediate has, and init was born there.
+    Inherited,
+}
+
+/// Init's whole life, up to the user's program.
+pub(super) fn run(setup: Setup<'_>, channel: &Channel, single: &SingleThreaded, entry: Entry) -> ! {
+    super::set_name(c"myshim:init");
+    let plan = setup.plan;
+    let main = ToParent { channel };
+    match establish(setup, &main, single, entry) {
+        Ok(target) => target.serve(channel, single, || hooks::start_container(single, plan)),
+        Err(error) => target::fail(&main, error),
+    }
+}
+
+fn establish<'a>(
+    mut setup: Setup<'a>,
+    main: &ToParent<'_>,
+    single: &SingleThreaded,
+    entry: Entry,
+) -> Result<Target<'a>> {
+    let plan = setup.plan;
+    stdio::new_session()?;
+    enter(&mut setup, single, entry)?;
+    if rendezvous::needed(plan) {
+        main.ask(&ToMain::Entered)?;
+    }
+    let Setup { rootfs, cgroup, stdio, .. } = setup;
+    let (procfs, console) = build_world(plan, rootfs, &cgroup, stdio, single)?;
+    let target = Target::establish(&plan.process, &plan.id, plan.seccomp.as_ref(), main, &procfs)?;
+    target::ready(main, console)?;
+    Ok(target)
+}
+
+/// The cgroup before the cgroup namespace, whose root is the cgroup of who makes it.
+fn enter(setup: &mut Setup<'_>, single: &SingleThreaded, entry: Entry) -> Result<()> {
+    let wanted = &setup.plan.namespaces;
+    if entry == Entry::Own {
+        setup.entry.join_self().at("join cgroup")?;
+        setup.joins.join(single, Refused::Error, |kind| kind != ns::MOUNT)?;
+    }
+    scheduling::set_affinity(scheduling::Cpus::All).at("CPU affinity")?;
+    if wanted.cgroup == Namespace::New {
+        process::unshare(single, ns::CGROUP.flag).call(|| "unshare(CLONE_NEWCGROUP)".into())?;
+    }
+    setup.joins.join(single, Refused::Error, |kind| kind == ns::MOUNT)?;
+    if wanted.net == Namespace::New {
+        network::loopback_up()?;
+    }
+    Ok(())
+}
+
+/// The root, all that is in it, and the standard streams. Returns the procfs for later writes
+/// and the console's master.
+fn build_world(
+    plan: &Plan,
+    rootfs: PreparedRootfs,
+    cgroups: &CgroupPaths,
+    streams: Vec<OwnedFd>,
+    single: &SingleThreaded,
+) -> Result<(Procfs, Option<OwnedFd>)> {
+    let surroundings = Surroundings {
+        namespaces: &plan.namespaces,
+        cgroups,
+        cgroup_path: &plan.cgroup.path,
+        old_tree: OldTree::Host { site: &plan.site },
+    };
+    let root = rootfs::build(&plan.rootfs, rootfs, &surroundings).at("rootfs")?;
+    let procfs = root.procfs()?;
+    hooks::create_container(single, plan)?;
+    root.enter(&plan.rootfs).at("enter rootfs")?;
+    let console = connect(plan, &root, streams).at("standard streams")?;
+    root.ensure_directory(&plan.process.cwd).at("working directory")?;
+    root.seal(&plan.rootfs).at("rootfs")?;
+    hostname::set(plan)?;
+    sysctl::apply(&procfs, &plan.sysctls)?;
+    root.hide(&plan.rootfs).at("rootfs")?;
+    Ok((procfs, console))
+}
+
+/// The standard streams: those that the daemon has passed, or a terminal's, whose master is
+/// returned.
+fn connect(plan: &Plan, root: &Root, streams: Vec<OwnedFd>) -> Result<Option<OwnedFd>> {
+    let Some(terminal) = plan.process.terminal else {
+        stdio::connect(streams, &plan.process)?;
+        return stdio::use_own_null(root).map(|()| None);
+    };
+    let console = console::open(root, terminal)?;
+    stdio::connect_terminal(console.slave, &plan.process)?;
+    Ok(Some(console.master))
+}

@@ -1,0 +1,86 @@
+//! Main: one operation, then gone.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use super::channel::{Channel, Deadline, Received};
+use super::operation::{Role, Wire};
+use super::{Child, Facts, Request, create, exec, upkeep};
+use crate::error::{Error, Kind, Result};
+use crate::plan::Host;
+use crate::sys::process::{self, SingleThreaded};
+
+/// The daemon has written the request before main exists.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What an operation ends with, when it succeeds.
+pub(super) enum Outcome {
+    /// A process waits for start.
+    Created {
+        facts: Facts,
+        /// The channel to it.
+        start: Channel,
+        /// Its pseudo terminal's master.
+        console: Option<OwnedFd>,
+    },
+    /// Done.
+    Done,
+}
+
+/// What every operation works with.
+pub(super) struct Main<'a> {
+    pub(super) daemon: &'a Channel,
+    pub(super) single: &'a SingleThreaded,
+    pub(super) host: &'a Host,
+}
+
+impl Main<'_> {
+    /// Tells the daemon of a process that it will have to reap.
+    pub(super) fn announce(&self, child: &Child, role: Role) -> Result<()> {
+        let forked = Wire::Forked { pid: child.pid, role };
+        self.daemon.send(&forked, &[child.pidfd.as_fd()])
+    }
+}
+
+/// Main's whole life.
+pub(super) fn run(daemon: &Channel, single: &SingleThreaded, host: &Result<Host>) -> ! {
+    super::set_name(c"myshim:main");
+    let outcome = match host {
+        Ok(host) => serve(&Main { daemon, single, host }),
+        Err(error) => Err(error.clone().at("read the host's facts")),
+    };
+    let told = match outcome {
+        Ok(Outcome::Done) => daemon.send(&Wire::Done, &[]),
+        Ok(Outcome::Created { facts, start, console }) => {
+            let fds: Vec<BorrowedFd<'_>> = [Some(start.as_fd()), console.as_ref().map(AsFd::as_fd)]
+                .into_iter()
+                .flatten()
+                .collect();
+            daemon.send(&Wire::Created { facts }, &fds)
+        }
+        Err(error) => daemon.send(&Wire::Failed(error), &[]),
+    };
+    // Who does not hear the answer sees the end of the stream without one.
+    process::exit(if told.is_ok() { 0 } else { 1 })
+}
+
+fn serve(main: &Main<'_>) -> Result<Outcome> {
+    let deadline = Deadline::after(REQUEST_DEADLINE);
+    let Received::Message(request, fds) = main.daemon.receive::<Request>("request", &deadline)?
+    else {
+        return Err(Error::new(Kind::Corrupt("the daemon ended before it sent a request".into())));
+    };
+    match request {
+        Request::Create(request) => create::run(main, &request, fds),
+        Request::Exec(request) => exec::run(main, &request, fds),
+        Request::Delete(request) => upkeep::delete(main, &request).map(done),
+        Request::Update(request) => upkeep::update(&request).map(done),
+        Request::Freeze(request) => upkeep::freeze(&request).map(done),
+        Request::KillAll(request) => upkeep::kill_all(&request).map(done),
+        Request::Poststart(request) => upkeep::poststart(main, &request).map(done),
+    }
+}
+
+fn done((): ()) -> Outcome {
+    Outcome::Done
+}

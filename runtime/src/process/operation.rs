@@ -1,0 +1,188 @@
+//! The daemon's side of an operation and of a process that waits for start. Nothing here waits.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use serde::{Deserialize, Serialize};
+
+use super::channel::{Channel, Received};
+use super::{Answer, Child, Created, Facts};
+use crate::error::{Error, Kind, Result};
+
+/// What main and the spawner send to the daemon.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Wire {
+    /// A process of the chain exists. Fd: its pidfd.
+    Forked { pid: i32, role: Role },
+    /// Fds: the channel to the process that waits for start, then its console when it has one.
+    Created { facts: Facts },
+    /// Done.
+    Done,
+    /// Failed; nothing is left.
+    Failed(Error),
+}
+
+/// Which process of the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Role {
+    Main,
+    Intermediate,
+    /// The container's init or a tenant: the process that the operation is about.
+    Target,
+}
+
+/// An operation under way: polls readable when [`Operation::try_next`] has something.
+#[derive(Debug)]
+pub struct Operation {
+    channel: Channel,
+    /// The init or tenant, kept until it is known whether the operation made it or lost it: its
+    /// status must stay readable for main, which is not its parent and finds it in /proc.
+    target: Option<Child>,
+    /// An answer that waits for the lost target to be handed out first.
+    held: Option<Answer>,
+}
+
+impl Operation {
+    pub(super) fn new(channel: Channel) -> Operation {
+        Operation { channel, target: None, held: None }
+    }
+
+    /// The next answer, or None when there is none yet. Every [`Child`] that the operation forked
+    /// comes out exactly once, and must be reaped by the caller.
+    ///
+    /// # Errors
+    /// recvmsg(2), or a message that does not parse.
+    pub fn try_next(&mut self) -> Result<Option<Answer>> {
+        if let Some(held) = self.held.take() {
+            return Ok(Some(held));
+        }
+        loop {
+            return match self.channel.try_receive::<Wire>()? {
+                Received::Nothing => Ok(None),
+                Received::End => Ok(Some(self.lost(Answer::End))),
+                Received::Message(Wire::Done, _) => Ok(Some(Answer::Done)),
+                Received::Message(Wire::Failed(error), _) => {
+                    Ok(Some(self.lost(Answer::Failed(error))))
+                }
+                Received::Message(Wire::Created { facts }, fds) => self.created(facts, fds),
+                Received::Message(Wire::Forked { pid, role }, fds) => {
+                    let pidfd = fds.into_iter().next().ok_or_else(|| missing("pidfd"))?;
+                    let child = Child { pid, pidfd };
+                    if role == Role::Target {
+                        self.target = Some(child);
+                        continue;
+                    }
+                    Ok(Some(Answer::Forked(child)))
+                }
+            };
+        }
+    }
+
+    /// `answer` ends the operation: a target it has not made is a dead child to be reaped.
+    fn lost(&mut self, answer: Answer) -> Answer {
+        match self.target.take() {
+            Some(child) => {
+                self.held = Some(answer);
+                Answer::Forked(child)
+            }
+            None => answer,
+        }
+    }
+
+    fn created(&mut self, facts: Facts, fds: Vec<OwnedFd>) -> Result<Option<Answer>> {
+        let process = self.target.take().ok_or_else(|| missing("process"))?;
+        let mut fds = fds.into_iter();
+        let start = fds.next().ok_or_else(|| missing("start channel"))?;
+        let start = StartChannel { channel: Channel::from_fd(start), executing: Executing::NotYet };
+        Ok(Some(Answer::Created(Created { process, start, console: fds.next(), facts })))
+    }
+}
+
+impl AsFd for Operation {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+}
+
+fn missing(what: &str) -> Error {
+    Error::new(Kind::Corrupt(format!("main's answer came without its {what}")))
+}
+
+/// What the daemon tells a process that waits for start.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum ToTarget {
+    /// Execute the user's program.
+    Start,
+}
+
+/// What a process that was started tells the daemon.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum FromStarted {
+    /// The next thing is the execve: the end of the stream after this means that it succeeded.
+    Executing,
+    /// It could not be executed.
+    Failed(Error),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Executing {
+    NotYet,
+    Announced,
+}
+
+/// The daemon's end of the channel to a process that waits for start: polls readable when
+/// [`StartChannel::try_outcome`] has something. Dropping it ends a process that still waits.
+#[derive(Debug)]
+pub struct StartChannel {
+    channel: Channel,
+    executing: Executing,
+}
+
+/// How a start went.
+#[derive(Debug)]
+pub enum StartOutcome {
+    /// The user's program runs (or has ended already).
+    Executed,
+    /// It does not, and the process has ended, or is about to.
+    Failed(Error),
+    /// The process died before it could say anything.
+    Died,
+}
+
+impl StartChannel {
+    /// Lets the process execute the user's program.
+    ///
+    /// # Errors
+    /// sendmsg(2); EPIPE: the process is gone.
+    pub fn start(&self) -> Result<()> {
+        self.channel.send(&ToTarget::Start, &[])
+    }
+
+    /// How the start went, or None when that is not known yet.
+    ///
+    /// # Errors
+    /// recvmsg(2), or a message that does not parse.
+    pub fn try_outcome(&mut self) -> Result<Option<StartOutcome>> {
+        loop {
+            return match self.channel.try_receive::<FromStarted>()? {
+                Received::Nothing => Ok(None),
+                Received::Message(FromStarted::Executing, _) => {
+                    self.executing = Executing::Announced;
+                    continue;
+                }
+                Received::Message(FromStarted::Failed(error), _) => {
+                    Ok(Some(StartOutcome::Failed(error)))
+                }
+                Received::End if self.executing == Executing::Announced => {
+                    Ok(Some(StartOutcome::Executed))
+                }
+                Received::End => Ok(Some(StartOutcome::Died)),
+            };
+        }
+    }
+}
+
+impl AsFd for StartChannel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+}

@@ -1,0 +1,114 @@
+//! What init and a tenant have in common: from an entered container to the user's program.
+//!
+//! On entry the process is root in the container's namespaces, root directory and cgroup, with its
+//! standard streams in place. It becomes the user's process step by step, says `Ready`, and waits.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use super::channel::Channel;
+use super::operation::{FromStarted, ToTarget};
+use super::protocol::{ToMain, ToParent};
+use crate::apply::program::Program;
+use crate::apply::{cwd, home, identity, keyring, lsm, rlimits, scheduling, seccomp};
+use crate::error::{At, Call, Result};
+use crate::plan::{Process, Seccomp};
+use crate::sys::process::{self, CloseHow, SingleThreaded};
+use crate::sys::procfs::Procfs;
+
+/// A process that has only to execute the user's program.
+pub(super) struct Target<'a> {
+    program: Program,
+    /// A filter that is loaded as the last thing, so that it need not allow what comes before.
+    filter: Option<&'a Seccomp>,
+}
+
+impl<'a> Target<'a> {
+    /// Becomes the user's process.
+    pub(super) fn establish(
+        plan: &'a Process,
+        id: &str,
+        filter: Option<&'a Seccomp>,
+        main: &ToParent<'_>,
+        procfs: &Procfs,
+    ) -> Result<Target<'a>> {
+        if plan.new_keyring {
+            keyring::join(id).at("session keyring")?;
+        }
+        scheduling::apply(plan).at("scheduling")?;
+        rlimits::apply(&plan.rlimits).at("process.rlimits")?;
+        lsm::label_exec(procfs, plan)?;
+        // As root first: a working directory may be reachable only for root, as with runc.
+        let inside = cwd::enter_as_root(&plan.cwd).at("working directory")?;
+        // Without no_new_privs loading takes CAP_SYS_ADMIN, which the identity may not have; a
+        // listener must be handed over while the container is still `creating`.
+        let early = filter.filter(|filter| !plan.no_new_privileges || filter.listener.is_some());
+        identity::limit_privileges(plan).at("no new privileges")?;
+        if let Some(filter) = early.filter(|_| !plan.no_new_privileges) {
+            load(filter, main)?;
+        }
+        identity::assume(plan).at("identity")?;
+        cwd::enter_as_user(&plan.cwd, inside).at("working directory")?;
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(plan.umask));
+        let program = Program::find(plan, home::of(plan))?;
+        if let Some(filter) = early.filter(|_| plan.no_new_privileges) {
+            load(filter, main)?;
+        }
+        Ok(Target { program, filter: filter.filter(|_| early.is_none()) })
+    }
+
+    /// Waits for start, and executes the program after `before` has been done. Never returns.
+    pub(super) fn serve(
+        self,
+        channel: &Channel,
+        single: &SingleThreaded,
+        before: impl FnOnce() -> Result<()>,
+    ) -> ! {
+        match channel.await_word::<ToTarget>() {
+            Ok(Some(ToTarget::Start)) => {}
+            // Nobody will ever start it: the container is being deleted, or its daemon is dead.
+            Ok(None) | Err(_) => process::exit(0),
+        }
+        let Err(error) = before().and_then(|()| self.execute(channel, single));
+        drop(channel.say(&FromStarted::Failed(error)));
+        process::exit(1)
+    }
+
+    fn execute(
+        self,
+        channel: &Channel,
+        single: &SingleThreaded,
+    ) -> Result<std::convert::Infallible> {
+        // All are close-on-exec already, by how they were opened. This is for the one that some
+        // day is not (CVE-2024-21626).
+        process::close_from(single, 3, CloseHow::OnExec)
+            .call(|| "close_range(3, ~0, CLOSE_RANGE_CLOEXEC)".into())?;
+        channel.say(&FromStarted::Executing)?;
+        process::default_sigpipe();
+        if let Some(filter) = self.filter {
+            seccomp::load(filter).at("seccomp")?;
+        }
+        Err(self.program.execute())
+    }
+}
+
+/// Says that the process waits for start.
+pub(super) fn ready(main: &ToParent<'_>, console: Option<OwnedFd>) -> Result<()> {
+    let fds: Vec<BorrowedFd<'_>> = console.iter().map(AsFd::as_fd).collect();
+    main.tell(&ToMain::Ready, &fds)
+}
+
+/// Sends the error to main and ends the process.
+pub(super) fn fail(main: &ToParent<'_>, error: crate::Error) -> ! {
+    // A main that does not hear it is gone, and the daemon says so.
+    drop(main.tell(&ToMain::Failed(error), &[]));
+    process::exit(1)
+}
+
+/// Loads the filter. Its listener goes to main by number (pidfd_getfd(2)): to send it would take
+/// calls that the filter may notify of, with nobody to answer yet.
+fn load(filter: &Seccomp, main: &ToParent<'_>) -> Result<()> {
+    match seccomp::load(filter).at("seccomp")? {
+        Some(listener) => main.ask(&ToMain::Listener { fd: listener.as_raw_fd() }).at("seccomp"),
+        None => Ok(()),
+    }
+}

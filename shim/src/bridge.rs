@@ -1,0 +1,266 @@
+//! The bridge between async and the runtime: the one file that names both tokio and the process
+//! chain. What it calls does not block; what it awaits is a descriptor.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use runtime::process::{Answer, Operation, Request, Spawner, StartChannel, StartOutcome};
+use runtime::sys::process::SingleThreaded;
+use runtime::{At, Call, Error, Kind, Result};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tracing::warn;
+
+use crate::cell::Cell;
+use crate::readiness::{self, Polled};
+use crate::reaper::{Process, Reaper};
+
+pub(crate) use runtime::process::{
+    Child, CreateOptions, CreateRequest, DeleteRequest, ExecRequest, Facts, FreezeRequest, Freezer,
+    KillAllRequest, PoststartRequest, UpdateRequest,
+};
+
+/// The process chain, as seen by tasks.
+#[derive(Debug)]
+pub(crate) struct Runtime {
+    spawner: Cell<Spawner>,
+    reaper: Arc<Reaper>,
+}
+
+/// Compiled seccomp filters, shared by all daemons of a host: a profile is compiled once a boot.
+const SECCOMP_CACHE: &str = "/run/containerd-shim-myshim/seccomp";
+
+/// A process that waits for start.
+#[derive(Debug)]
+pub(crate) struct Made {
+    /// The init or tenant.
+    pub(crate) process: Process,
+    /// To start it.
+    pub(crate) start: Start,
+    /// The master of its terminal, when it has one.
+    pub(crate) console: Option<OwnedFd>,
+    /// What the daemon needs to know of the container.
+    pub(crate) facts: Facts,
+}
+
+/// Forks the spawner: before tokio, while the daemon is small and nothing is open that it should
+/// not inherit.
+///
+/// # Errors
+/// Several threads, or clone3(2).
+pub(crate) fn fork_spawner() -> Result<(Spawner, Child)> {
+    let single = SingleThreaded::verify()
+        .ok_or_else(|| Error::new(Kind::State("the daemon has more than one thread".into())))?;
+    Spawner::fork(&single, Some(SECCOMP_CACHE.into()))
+}
+
+impl Runtime {
+    /// Takes the spawner over. In tokio's context.
+    ///
+    /// # Errors
+    /// epoll_ctl(2).
+    pub(crate) fn new(
+        (spawner, child): (Spawner, Child),
+        reaper: Arc<Reaper>,
+    ) -> Result<Arc<Runtime>> {
+        drop(reaper.adopt(child)?);
+        Ok(Arc::new(Runtime { spawner: Cell::new(spawner), reaper }))
+    }
+
+    /// Who reaps what the chain forks.
+    pub(crate) fn reaper(&self) -> &Arc<Reaper> {
+        &self.reaper
+    }
+
+    /// Makes a container up to the point where its init waits for start; see
+    /// [`Request::Create`] for `fds`.
+    ///
+    /// # Errors
+    /// The chain's; nothing is left then.
+    pub(crate) async fn create(
+        &self,
+        request: CreateRequest,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Made> {
+        self.make(&Request::Create(request), fds).await
+    }
+
+    /// Makes a tenant; see [`Request::Exec`] for `fds`.
+    ///
+    /// # Errors
+    /// The chain's; nothing is left then.
+    pub(crate) async fn exec(&self, request: ExecRequest, fds: &[BorrowedFd<'_>]) -> Result<Made> {
+        self.make(&Request::Exec(request), fds).await
+    }
+
+    /// Kills what is left of a container, runs its poststop hooks, removes its cgroup and state.
+    ///
+    /// # Errors
+    /// The chain's.
+    pub(crate) async fn delete(&self, request: DeleteRequest) -> Result<()> {
+        self.run(&Request::Delete(request)).await
+    }
+
+    /// Changes limits.
+    ///
+    /// # Errors
+    /// The chain's.
+    pub(crate) async fn update(&self, request: UpdateRequest) -> Result<()> {
+        self.run(&Request::Update(request)).await
+    }
+
+    /// Freezes or thaws.
+    ///
+    /// # Errors
+    /// The chain's.
+    pub(crate) async fn freeze(&self, request: FreezeRequest) -> Result<()> {
+        self.run(&Request::Freeze(request)).await
+    }
+
+    /// Sends a signal to all processes of a container's cgroup.
+    ///
+    /// # Errors
+    /// The chain's.
+    pub(crate) async fn kill_all(&self, request: KillAllRequest) -> Result<()> {
+        self.run(&Request::KillAll(request)).await
+    }
+
+    /// Runs the poststart hooks.
+    ///
+    /// # Errors
+    /// The chain's.
+    pub(crate) async fn poststart(&self, request: PoststartRequest) -> Result<()> {
+        self.run(&Request::Poststart(request)).await
+    }
+
+    async fn make(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Made> {
+        let created = match self.answer(request, fds).await? {
+            Answer::Created(created) => created,
+            other => return Err(unexpected(&other)),
+        };
+        Ok(Made {
+            process: self.reaper.adopt(created.process)?,
+            start: Start(polled(created.start)?),
+            console: created.console,
+            facts: created.facts,
+        })
+    }
+
+    async fn run(&self, request: &Request) -> Result<()> {
+        match self.answer(request, &[]).await? {
+            Answer::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The one answer of an operation. The rest of its stream (main's pidfd may come later) is
+    /// read behind it.
+    async fn answer(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer> {
+        let mut operation = polled(self.submit(request, fds)?)?;
+        let answer = loop {
+            match next(&mut operation).await? {
+                Answer::Forked(child) => drop(self.reaper.adopt(child)?),
+                answer => break answer,
+            }
+        };
+        match answer {
+            Answer::End => {
+                let (who, how) = ("main".into(), "without an answer".into());
+                Err(Error::new(Kind::PeerDied { who, how }))
+            }
+            answer => {
+                tokio::spawn(finish(operation, Arc::clone(&self.reaper)));
+                match answer {
+                    Answer::Failed(error) => Err(error),
+                    answer => Ok(answer),
+                }
+            }
+        }
+    }
+
+    /// A spawner that died is replaced by a new one: the daemon still has one thread.
+    fn submit(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Operation> {
+        let mut spawner = self.spawner.lock();
+        match spawner.submit(request, fds) {
+            Err(error) if is_gone(&error) => {
+                warn!(%error, "the spawner is gone: forking another");
+                let (another, child) = fork_spawner()?;
+                *spawner = another;
+                drop(self.reaper.adopt(child)?);
+                spawner.submit(request, fds).at("with a new spawner")
+            }
+            other => other,
+        }
+    }
+}
+
+fn is_gone(error: &Error) -> bool {
+    matches!(error.errno(), Some(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN))
+}
+
+fn unexpected(answer: &Answer) -> Error {
+    Error::new(Kind::Corrupt(format!("main answered with what was not asked for: {answer:?}")))
+}
+
+async fn finish(mut operation: AsyncFd<Polled<Operation>>, reaper: Arc<Reaper>) {
+    loop {
+        match next(&mut operation).await {
+            Ok(Answer::Forked(child)) => {
+                if let Err(error) = reaper.adopt(child) {
+                    warn!(%error, "a child of the chain is left to be swept");
+                }
+            }
+            Ok(Answer::End) => return,
+            Ok(answer) => warn!("main goes on after its answer: {answer:?}"),
+            Err(error) => return warn!(%error, "the rest of an operation's answers is lost"),
+        }
+    }
+}
+
+async fn next(operation: &mut AsyncFd<Polled<Operation>>) -> Result<Answer> {
+    loop {
+        let mut ready = operation.readable_mut().await.call(|| "epoll_wait(operation)".into())?;
+        match ready.get_inner_mut().0.try_next()? {
+            Some(answer) => return Ok(answer),
+            None => ready.clear_ready(),
+        }
+    }
+}
+
+/// A process that waits for start. Dropping it ends the process.
+#[derive(Debug)]
+pub(crate) struct Start(AsyncFd<Polled<StartChannel>>);
+
+impl Start {
+    /// Lets the process execute the user's program, and waits until it has.
+    ///
+    /// # Errors
+    /// It could not, and is dead or about to be.
+    pub(crate) async fn run(mut self) -> Result<()> {
+        if let Err(error) = self.0.get_ref().0.start() {
+            // It is gone; its last words may still be there.
+            return self.outcome().await.and(Err(error));
+        }
+        self.outcome().await
+    }
+
+    async fn outcome(&mut self) -> Result<()> {
+        loop {
+            let mut ready = self.0.readable_mut().await.call(|| "epoll_wait(start)".into())?;
+            match ready.get_inner_mut().0.try_outcome()? {
+                Some(StartOutcome::Executed) => return Ok(()),
+                Some(StartOutcome::Failed(error)) => return Err(error),
+                Some(StartOutcome::Died) => {
+                    let (who, how) = ("the container's process".into(), "before its execve".into());
+                    return Err(Error::new(Kind::PeerDied { who, how }));
+                }
+                None => ready.clear_ready(),
+            }
+        }
+    }
+}
+
+fn polled<T: AsFd>(inner: T) -> Result<AsyncFd<Polled<T>>> {
+    readiness::register(Polled(inner), Interest::READABLE)
+}
