@@ -66,7 +66,9 @@ fn make<'a>(
     let entry = cgroup.entry()?;
     state.rdt = make_rdt_groups(main, plan, undo)?;
     own::prepare(&plan.process)?;
-    let setup = Setup { plan, joins, entry, cgroup: cgroup.paths().clone(), rootfs, stdio };
+    let old_tree = fork::old_tree(main, plan);
+    let cgroup_paths = cgroup.paths().clone();
+    let setup = Setup { plan, joins, entry, cgroup: cgroup_paths, rootfs, old_tree, stdio };
     let peer = fork::fork(main, setup, deadline(plan), undo)?;
     let pid = peer.child.pid;
     state.init = ProcessId::of(pid)?;

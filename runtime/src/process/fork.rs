@@ -12,6 +12,7 @@ use super::protocol::{Entering, Mapping, Peer, Wish};
 use super::undo::Undo;
 use super::{Child, intermediate};
 use crate::apply::id_maps::{self, MapWriter};
+use crate::apply::rootfs::{EmptyMountNamespace, OldTree};
 use crate::apply::{namespaces, time_offsets};
 use crate::error::{At, Call, Error, Kind, Result};
 use crate::plan::{IdMaps, Namespace, Namespaces, Plan};
@@ -26,6 +27,16 @@ fn takes_intermediate(namespaces: &Namespaces) -> bool {
     namespaces.user != Namespace::Host
         || namespaces.time != Namespace::Host
         || matches!(namespaces.pid, Namespace::Join(_))
+}
+
+/// The mounts that init starts from. What an intermediate does takes the host's /proc.
+pub(super) fn old_tree<'a>(main: &Main<'_>, plan: &'a Plan) -> OldTree<'a> {
+    match main.empty_mounts {
+        Some(_) if EmptyMountNamespace::suits(plan) && !takes_intermediate(&plan.namespaces) => {
+            OldTree::Empty
+        }
+        _ => OldTree::Host { site: &plan.site },
+    }
 }
 
 /// Forks init. It is killed by `undo`; the daemon knows it already, and reaps it.
@@ -48,7 +59,15 @@ pub(super) fn fork(
 
 fn directly(main: &Main<'_>, setup: Setup<'_>, ours: &Channel, theirs: Channel) -> Result<Child> {
     let flags = super::CLONE_PARENT | namespaces::flags_at_clone(&setup.plan.namespaces);
-    match clone_into_cgroup(main.single, flags, &setup).at("fork init")? {
+    let visit = match (setup.old_tree, main.empty_mounts) {
+        (OldTree::Empty, Some(empty)) => Some(empty.enter().at("fork init")?),
+        _ => None,
+    };
+    let forked = clone_into_cgroup(main.single, flags, &setup).at("fork init");
+    if let (Some(visit), Err(_) | Ok(Forked::Parent { .. })) = (visit, &forked) {
+        visit.end().at("fork init")?;
+    }
+    match forked? {
         Forked::Parent { pid, pidfd } => Ok(Child { pid, pidfd }),
         Forked::Child(single) => {
             leave_main(&single, main, &[ours]);

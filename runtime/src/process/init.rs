@@ -25,6 +25,7 @@ pub(super) struct Setup<'a> {
     pub(super) entry: crate::cgroup::Entry,
     pub(super) cgroup: CgroupPaths,
     pub(super) rootfs: PreparedRootfs,
+    pub(super) old_tree: OldTree<'a>,
     pub(super) stdio: Vec<OwnedFd>,
 }
 
@@ -60,8 +61,14 @@ fn establish<'a>(
     if rendezvous::needed(plan) {
         main.ask(&ToMain::Entered)?;
     }
-    let Setup { rootfs, cgroup, stdio, .. } = setup;
-    let (procfs, console) = build_world(plan, rootfs, &cgroup, stdio, single)?;
+    let Setup { rootfs, old_tree, cgroup, stdio, .. } = setup;
+    let surroundings = Surroundings {
+        namespaces: &plan.namespaces,
+        cgroups: &cgroup,
+        cgroup_path: &plan.cgroup.path,
+        old_tree,
+    };
+    let (procfs, console) = build_world(plan, rootfs, &surroundings, stdio, single)?;
     let target = Target::establish(&plan.process, &plan.id, plan.seccomp.as_ref(), main, &procfs)?;
     target::ready(main, console)?;
     Ok(target)
@@ -90,17 +97,11 @@ fn enter(setup: &mut Setup<'_>, single: &SingleThreaded, entry: Entry) -> Result
 fn build_world(
     plan: &Plan,
     rootfs: PreparedRootfs,
-    cgroups: &CgroupPaths,
+    surroundings: &Surroundings<'_>,
     streams: Vec<OwnedFd>,
     single: &SingleThreaded,
 ) -> Result<(Procfs, Option<OwnedFd>)> {
-    let surroundings = Surroundings {
-        namespaces: &plan.namespaces,
-        cgroups,
-        cgroup_path: &plan.cgroup.path,
-        old_tree: OldTree::Host { site: &plan.site },
-    };
-    let root = rootfs::build(&plan.rootfs, rootfs, &surroundings).at("rootfs")?;
+    let root = rootfs::build(&plan.rootfs, rootfs, surroundings).at("rootfs")?;
     let procfs = root.procfs()?;
     hooks::create_container(single, plan)?;
     root.enter(&plan.rootfs).at("enter rootfs")?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::channel::{Channel, Deadline, Received};
 use super::operation::{Role, Wire};
 use super::{Child, Facts, Request, create, exec, upkeep};
+use crate::apply::rootfs::EmptyMountNamespace;
 use crate::error::{Error, Kind, Result};
 use crate::plan::Host;
 use crate::sys::process::{self, SingleThreaded};
@@ -32,6 +33,8 @@ pub(super) struct Main<'a> {
     pub(super) daemon: &'a Channel,
     pub(super) single: &'a SingleThreaded,
     pub(super) host: &'a Host,
+    /// Where containers start from, if they can; None where there can be no such namespace.
+    pub(super) empty_mounts: Option<&'a EmptyMountNamespace>,
 }
 
 impl Main<'_> {
@@ -43,10 +46,15 @@ impl Main<'_> {
 }
 
 /// Main's whole life.
-pub(super) fn run(daemon: &Channel, single: &SingleThreaded, host: &Result<Host>) -> ! {
+pub(super) fn run(
+    daemon: &Channel,
+    single: &SingleThreaded,
+    host: &Result<Host>,
+    empty_mounts: Option<&EmptyMountNamespace>,
+) -> ! {
     super::set_name(c"myshim:main");
     let outcome = match host {
-        Ok(host) => serve(&Main { daemon, single, host }),
+        Ok(host) => serve(&Main { daemon, single, host, empty_mounts }),
         Err(error) => Err(error.clone().at("read the host's facts")),
     };
     let told = match outcome {
