@@ -212,7 +212,7 @@ impl Daemon {
     #[must_use]
     pub fn start(version: Version, dir: &Path, namespace: &str) -> Self {
         assert!(dir.as_os_str().len() <= 38, "too long for the sockets in it: {}", dir.display());
-        fs::create_dir_all(dir.join("s")).unwrap();
+        fs::create_dir_all(dir).unwrap();
         let endpoint =
             Endpoint { version, dir: dir.to_path_buf(), namespace: namespace.to_owned() };
         fs::write(dir.join("config.toml"), endpoint.config()).unwrap();

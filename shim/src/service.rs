@@ -98,13 +98,19 @@ impl Service {
 }
 
 /// Asks for a creation, in a task of its own.
+/// containerd lets no such id pass; it becomes the name of cgroups and files here.
+fn check_id(id: &str) -> Result<()> {
+    if id.is_empty() || matches!(id, "." | "..") || id.contains(['/', '\0', '\n']) {
+        return Err(Error::argument("id", format!("{id:?} cannot name a container")));
+    }
+    Ok(())
+}
+
 async fn create(daemon: &Arc<Daemon>, request: CreateTaskRequest) -> Result<u32> {
     if !request.checkpoint.is_empty() {
         return Err(Error::new(Kind::Unsupported("restore from a checkpoint".into())));
     }
-    if request.id.is_empty() {
-        return Err(Error::argument("id", "must not be empty"));
-    }
+    check_id(&request.id)?;
     let bundle = PathBuf::from(request.bundle);
     if !bundle.is_absolute() {
         return Err(Error::argument("bundle", "must be an absolute path"));

@@ -88,8 +88,8 @@ mod v1 {
 
     fn blkio(stats: &stats::BlkioStats) -> BlkIOStat {
         let entries = |entries: &[stats::BlkioEntry]| {
-            let entry = |entry| message!(BlkIOEntry <- entry, [op device major minor value]);
-            entries.iter().map(|of: &stats::BlkioEntry| entry(of)).collect()
+            let entry = |entry: &stats::BlkioEntry| message!(BlkIOEntry <- entry, [op device major minor value]);
+            entries.iter().map(entry).collect()
         };
         BlkIOStat {
             io_service_bytes_recursive: entries(&stats.io_service_bytes_recursive),
@@ -106,8 +106,8 @@ mod v1 {
 
     fn rdma(stats: &stats::RdmaStats) -> RdmaStat {
         let entries = |entries: &[stats::RdmaEntry]| {
-            let entry = |entry| message!(RdmaEntry <- entry, [device hca_handles hca_objects]);
-            entries.iter().map(|of: &stats::RdmaEntry| entry(of)).collect()
+            let entry = |entry: &stats::RdmaEntry| message!(RdmaEntry <- entry, [device hca_handles hca_objects]);
+            entries.iter().map(entry).collect()
         };
         RdmaStat {
             current: entries(&stats.current),
@@ -183,8 +183,8 @@ mod v2 {
 
     fn rdma(stats: &stats::RdmaStats) -> RdmaStat {
         let entries = |entries: &[stats::RdmaEntry]| {
-            let entry = |entry| message!(RdmaEntry <- entry, [device hca_handles hca_objects]);
-            entries.iter().map(|of: &stats::RdmaEntry| entry(of)).collect()
+            let entry = |entry: &stats::RdmaEntry| message!(RdmaEntry <- entry, [device hca_handles hca_objects]);
+            entries.iter().map(entry).collect()
         };
         RdmaStat {
             current: entries(&stats.current),

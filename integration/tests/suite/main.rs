@@ -3,16 +3,25 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is how it fails")]
 
 mod bad_input;
+mod cgroups;
 mod crash;
 mod ctr_exec;
 mod ctr_run;
 mod ctr_tty;
 mod facts;
+mod hooks;
+mod io;
 mod lifecycle;
+mod mounts;
+mod no_runc;
 mod pod;
+mod process;
 mod restart;
 mod rpc;
 mod scale;
+mod seccomp;
+mod security;
+mod start_dialects;
 
 use std::process::ExitCode;
 
@@ -22,11 +31,20 @@ fn main() -> ExitCode {
         ctr_exec::CLAIMS,
         ctr_tty::CLAIMS,
         lifecycle::CLAIMS,
+        process::CLAIMS,
+        mounts::CLAIMS,
+        cgroups::CLAIMS,
+        seccomp::CLAIMS,
+        security::CLAIMS,
+        hooks::CLAIMS,
+        io::CLAIMS,
         pod::CLAIMS,
-        restart::CLAIMS,
-        crash::CLAIMS,
         bad_input::CLAIMS,
+        start_dialects::CLAIMS,
         rpc::CLAIMS,
+        no_runc::CLAIMS,
+        crash::CLAIMS,
+        restart::CLAIMS,
         scale::CLAIMS,
     ])
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use rustix::fs::{Mode, OFlags};
 
-use crate::error::{Call, Error, Kind, Result};
+use crate::error::{At, Call, Error, Kind, Result};
 use crate::plan::{Namespace, Namespaces};
 use crate::sys::process::{self, SingleThreaded};
 
@@ -18,26 +18,28 @@ use crate::sys::process::{self, SingleThreaded};
 pub struct Type {
     /// Name of the file in /proc/pid/ns.
     pub name: &'static str,
+    /// Its name in the OCI spec.
+    pub field: &'static str,
     /// CLONE_NEW*.
     pub flag: u64,
 }
 
 macro_rules! types {
-    ($($constant:ident $name:literal $flag:literal)*) => {
+    ($($constant:ident $name:literal $field:literal $flag:literal)*) => {
         $(#[doc = concat!("The ", $name, " namespace, namespaces(7).")]
-        pub const $constant: Type = Type { name: $name, flag: $flag };)*
+        pub const $constant: Type = Type { name: $name, field: $field, flag: $flag };)*
     };
 }
 
 types! {
-    USER "user" 0x1000_0000
-    MOUNT "mnt" 0x0002_0000
-    PID "pid" 0x2000_0000
-    NET "net" 0x4000_0000
-    IPC "ipc" 0x0800_0000
-    UTS "uts" 0x0400_0000
-    CGROUP "cgroup" 0x0200_0000
-    TIME "time" 0x0000_0080
+    USER "user" "user" 0x1000_0000
+    MOUNT "mnt" "mount" 0x0002_0000
+    PID "pid" "pid" 0x2000_0000
+    NET "net" "network" 0x4000_0000
+    IPC "ipc" "ipc" 0x0800_0000
+    UTS "uts" "uts" 0x0400_0000
+    CGROUP "cgroup" "cgroup" 0x0200_0000
+    TIME "time" "time" 0x0000_0080
 }
 
 /// The container's namespaces with their types, in the order in which they are joined: the mount
@@ -91,7 +93,8 @@ impl Joins {
         let mut joins = Joins::default();
         for (kind, namespace) in each(namespaces) {
             if let Namespace::Join(path) = namespace {
-                let file = open(kind, path).map_err(|error| error.at("linux.namespaces"))?;
+                let file =
+                    open(kind, path).at_with(|| format!("linux.namespaces: {}", kind.field))?;
                 joins.open.push((kind, path.display().to_string(), file));
             }
         }
@@ -149,14 +152,14 @@ fn open(kind: Type, path: &Path) -> Result<OwnedFd> {
         .map_err(|error| match error.errno() {
             Some(Errno::ENOTTY) => Error::new(Kind::Argument {
                 name: format!("{}", path.display()),
-                why: "not a namespace".into(),
+                why: "is not a namespace".into(),
             }),
             _ => error,
         })?;
     if found != kind.flag {
         return Err(Error::argument(
             format!("{}", path.display()),
-            format!("a namespace of another type than {}", kind.name),
+            format!("is a namespace of another type than {}", kind.field),
         ));
     }
     Ok(file)

@@ -84,7 +84,8 @@ fn list(listed: &[LinuxNamespace]) -> Result<Namespaces> {
         };
         if *slot != Namespace::Host {
             let path = format!("linux.namespaces[{index}].type");
-            return Err(Error::field(path, "this namespace is listed twice"));
+            let why = format!("the {} namespace is listed twice", namespace.typ());
+            return Err(Error::field(path, why));
         }
         *slot = match namespace.path() {
             Some(path) if path.is_absolute() => Namespace::Join(path.clone()),
@@ -249,7 +250,7 @@ mod tests {
     fn a_namespace_listed_twice_is_refused() {
         assert_eq!(
             refusal(r#""linux":{"namespaces":[{"type":"pid"},{"type":"pid","path":"/a"}]}"#),
-            "linux.namespaces[1].type: this namespace is listed twice"
+            "linux.namespaces[1].type: the pid namespace is listed twice"
         );
     }
 

@@ -53,6 +53,7 @@ pub(super) fn run(
     empty_mounts: Option<&EmptyMountNamespace>,
 ) -> ! {
     super::set_name(c"myshim:main");
+    die_with_daemon();
     let outcome = match host {
         Ok(host) => serve(&Main { daemon, single, host, empty_mounts }),
         Err(error) => Err(error.clone().at("read the host's facts")),
@@ -70,6 +71,15 @@ pub(super) fn run(
     };
     // Who does not hear the answer sees the end of the stream without one.
     process::exit(if told.is_ok() { 0 } else { 1 })
+}
+
+/// A main whose daemon is gone has nobody to answer, and may be waiting for a hook: it is killed,
+/// and its hook with it. What it has made so far is found by its state, as after any crash.
+fn die_with_daemon() {
+    // Fails only for a number that is no signal. A daemon that died before this is noticed by
+    // the channel.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .unwrap_or_default();
 }
 
 fn serve(main: &Main<'_>) -> Result<Outcome> {

@@ -4,17 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use containerd_shim_protos::events::task;
 use nix::errno::Errno;
-use protobuf::MessageField;
-use protobuf::well_known_types::timestamp::Timestamp;
 use runtime::{At, Error, Kind, Result};
 use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::Container;
 use super::machine::{Machine, finished, not_now};
-use super::model::{Command, Effect, Event, INIT, Key, NewExec, Reply, Report};
+use super::model::{Command, Effect, INIT, Key, NewExec, Reply, Report, Sweep};
+use super::publish;
 use super::registry::{Daemon, Handle};
 use crate::bridge::{
     DeleteRequest, ExecRequest, FreezeRequest, Freezer, KillAllRequest, PoststartRequest, Start,
@@ -168,16 +166,16 @@ impl Actor {
             return;
         };
         for _ in 0..kills {
-            self.context.daemon.publisher.publish(&task::TaskOOM {
-                container_id: self.context.container.id.clone(),
-                ..task::TaskOOM::default()
-            });
+            publish::oom(&self.context.daemon.publisher, &self.context.container.id);
         }
     }
 
     fn carry_out(&mut self, effect: Effect) -> Next {
         match effect {
-            Effect::Publish(event) => self.publish(event),
+            Effect::Publish(event) => {
+                let publisher = &self.context.daemon.publisher;
+                publish::publish(publisher, &self.context.container.id, event);
+            }
             Effect::StartInit => self.start_init(),
             Effect::StartExec(key, new) => self.start_exec(key, new),
             Effect::Signal { key, signal, reply } => self.signal(key, signal, reply),
@@ -201,7 +199,7 @@ impl Actor {
                 let updated = context.daemon.runtime.update(request).await;
                 context.report(Report::Updated(updated));
             }),
-            Effect::Sweep { thaw, kill } => self.spawn(move |context| sweep(context, thaw, kill)),
+            Effect::Sweep(what) => self.spawn(move |context| sweep(context, what)),
             Effect::Release(key) => self.release(key),
             Effect::Persist(exit) => self.persist(exit),
             Effect::Drain(key) => self.drain(key),
@@ -228,50 +226,6 @@ impl Actor {
         F: Future<Output = ()> + Send + 'static,
     {
         tokio::spawn(work(self.context.clone()));
-    }
-
-    fn publish(&self, event: Event) {
-        let container_id = self.context.container.id.clone();
-        let publisher = &self.context.daemon.publisher;
-        match event {
-            Event::Start { pid } => {
-                publisher.publish(&task::TaskStart { container_id, pid, ..Default::default() });
-            }
-            Event::ExecAdded { exec: exec_id } => publisher.publish(&task::TaskExecAdded {
-                container_id,
-                exec_id,
-                ..Default::default()
-            }),
-            Event::ExecStarted { exec: exec_id, pid } => {
-                publisher.publish(&task::TaskExecStarted {
-                    container_id,
-                    exec_id,
-                    pid,
-                    ..Default::default()
-                });
-            }
-            Event::Exit { exec, pid, exit } => publisher.publish(&task::TaskExit {
-                id: exec.unwrap_or_else(|| container_id.clone()),
-                container_id,
-                pid,
-                exit_status: exit.status,
-                exited_at: MessageField::some(Timestamp::from(exit.at)),
-                ..Default::default()
-            }),
-            Event::Delete { pid, exit } => publisher.publish(&task::TaskDelete {
-                container_id,
-                pid,
-                exit_status: exit.status,
-                exited_at: MessageField::some(Timestamp::from(exit.at)),
-                ..Default::default()
-            }),
-            Event::Paused => {
-                publisher.publish(&task::TaskPaused { container_id, ..Default::default() });
-            }
-            Event::Resumed => {
-                publisher.publish(&task::TaskResumed { container_id, ..Default::default() });
-            }
-        }
     }
 
     fn start_init(&mut self) {
@@ -406,11 +360,13 @@ async fn make_exec(
     Ok((made.process, io))
 }
 
-async fn sweep(context: Context, thaw: bool, kill: bool) {
-    if thaw {
+async fn sweep(context: Context, what: Sweep) {
+    if what.thaw {
         context.thaw().await;
     }
-    if kill && let Err(error) = context.kill_all(SIGKILL).await {
+    if what.kill
+        && let Err(error) = context.kill_all(SIGKILL).await
+    {
         warn!(container = context.container.id, %error, "failed to kill init's children");
     }
     context.report(Report::Swept);

@@ -15,6 +15,7 @@ mod create;
 mod exec;
 mod machine;
 mod model;
+mod publish;
 mod registry;
 
 #[cfg(test)]

@@ -160,7 +160,7 @@ pub(crate) enum Effect {
     /// Change limits. Reports `Updated`.
     Update(String),
     /// Init has ended: thaw, then kill what is left. Reports `Swept`.
-    Sweep { thaw: bool, kill: bool },
+    Sweep(Sweep),
     /// A process has ended: its streams end.
     Release(Key),
     /// Keep how init ended for the `delete` command.
@@ -175,6 +175,15 @@ pub(crate) enum Effect {
     CloseStdin(Key),
     /// The container is gone: so is the actor.
     Leave,
+}
+
+/// What is done to what is left of a container after its init's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sweep {
+    /// It may be frozen, and nothing that is frozen can end.
+    pub(crate) thaw: bool,
+    /// The kernel does not end it by itself.
+    pub(crate) kill: bool,
 }
 
 /// What becomes of effects, and what processes do by themselves.

@@ -261,7 +261,7 @@ fn what_the_kernel_does_not_end_is_killed_before_inits_exit_is_told() {
     model.report(Report::Executed);
     model.report(Report::Started(Ok(())));
     model.report(Report::Exited(INIT, exit(0)));
-    assert_eq!(model.effects, ["Sweep { thaw: false, kill: true }"]);
+    assert_eq!(model.effects, ["Sweep(Sweep { thaw: false, kill: true })"]);
     assert_eq!(model.names(), ["start"]);
     model.report(Report::Swept);
     assert_eq!(model.names(), ["start", "exit 0"]);
@@ -282,7 +282,7 @@ fn an_exec_whose_start_overlaps_inits_end_is_killed_and_waited_for() {
     assert_eq!(model.names(), ["start", "added late"]);
     model.report(Report::ExecStarted(Key(1), Ok(201)));
     assert_eq!(start.now().unwrap(), 201);
-    assert_eq!(model.effects, ["signal 1 9", "Sweep { thaw: false, kill: true }"]);
+    assert_eq!(model.effects, ["signal 1 9", "Sweep(Sweep { thaw: false, kill: true })"]);
     model.report(Report::Exited(Key(1), exit(137)));
     assert_eq!(model.names().last().unwrap(), "exit late 137");
     model.report(Report::Swept);
@@ -416,7 +416,7 @@ fn a_kill_reaches_the_frozen() {
     model.kill(None, SIGKILL, Whom::One);
     assert_eq!(model.effects, ["signal 0 9", "ThawForKill"]);
     model.report(Report::Exited(INIT, exit(137)));
-    assert_eq!(model.effects, ["Sweep { thaw: true, kill: false }"]);
+    assert_eq!(model.effects, ["Sweep(Sweep { thaw: true, kill: false })"]);
     model.report(Report::Swept);
     assert_eq!(model.names(), ["start", "paused", "exit 137"]);
 }
@@ -430,7 +430,7 @@ fn what_ends_while_it_is_being_frozen_does_not_stay_frozen() {
     assert_eq!(model.names(), ["start"]);
     model.report(Report::Paused(Ok(())));
     assert!(is_state(&pause.now().unwrap_err()));
-    assert_eq!(model.effects, ["Sweep { thaw: true, kill: false }"]);
+    assert_eq!(model.effects, ["Sweep(Sweep { thaw: true, kill: false })"]);
     model.report(Report::Swept);
     assert_eq!(model.names(), ["start", "exit 0"]);
 }
