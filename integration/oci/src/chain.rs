@@ -17,7 +17,10 @@ const WALL: WaitIdOptions = WaitIdOptions::from_bits_retain(0x4000_0000);
 /// Runs a request that only has to be done.
 pub(crate) fn run(request: &Request) -> Result<()> {
     match answer(request, &[])? {
-        Answer::Done => Ok(()),
+        Answer::Done { warnings } => {
+            warnings.iter().for_each(|warning| eprintln!("oci: {warning}"));
+            Ok(())
+        }
         other => Err(unexpected(&other)),
     }
 }
@@ -33,7 +36,7 @@ pub(crate) fn make(request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Created>
 fn answer(request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer> {
     let single = SingleThreaded::verify()
         .ok_or_else(|| Error::new(Kind::State("there is more than one thread".into())))?;
-    let (spawner, child) = Spawner::fork(&single)?;
+    let (spawner, child) = Spawner::fork(&single, None)?;
     let mut operation = spawner.submit(request, fds)?;
     // It ends with its operation.
     drop(spawner);

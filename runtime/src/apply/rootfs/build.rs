@@ -120,8 +120,7 @@ impl Root {
     ) -> Result<()> {
         let Some(mut wanted) = Wanted::of(mount) else { return Ok(()) };
         let kernel_view = matches!(wanted.fstype, "proc" | "sysfs");
-        let late = (wanted.fstype == "tmpfs" || path == Path::new("dev"))
-            && wanted.attributes & RDONLY != 0;
+        let late = mount.readonly_last();
         if late {
             wanted.attributes &= !RDONLY;
         }

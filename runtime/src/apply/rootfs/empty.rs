@@ -27,6 +27,7 @@ pub struct EmptyMountNamespace(OwnedFd);
 #[must_use = "the process stays in the empty namespace"]
 pub struct Visit {
     namespace: OwnedFd,
+    root: OwnedFd,
     cwd: OwnedFd,
 }
 
@@ -78,6 +79,7 @@ impl Visit {
         };
         Ok(Visit {
             namespace: open("/proc/self/ns/mnt", OFlags::RDONLY)?,
+            root: open("/", OFlags::PATH | OFlags::DIRECTORY)?,
             cwd: open(".", OFlags::PATH | OFlags::DIRECTORY)?,
         })
     }
@@ -85,10 +87,13 @@ impl Visit {
     /// Moves the calling process back to where it came from.
     ///
     /// # Errors
-    /// Those of setns(2) and fchdir(2).
+    /// Those of setns(2), chroot(2) and fchdir(2).
     pub fn end(self) -> Result<()> {
         nix::sched::setns(&self.namespace, CloneFlags::CLONE_NEWNS)
             .call(|| "setns(<mount namespace of before>)".to_owned())?;
+        // setns(2) makes the namespace's own root the process's.
+        rustix::process::fchdir(&self.root).call(|| "fchdir(<root of before>)".to_owned())?;
+        rustix::process::chroot(c".").call(|| "chroot(<root of before>)".to_owned())?;
         rustix::process::fchdir(&self.cwd).call(|| "fchdir(<directory of before>)".to_owned())
     }
 }
@@ -113,5 +118,21 @@ fn empty_this() -> Result<EmptyMountNamespace> {
         .call(|| format!("openat({path:?})"))?;
     rustix::mount::unmount(c"/", UnmountFlags::DETACH)
         .call(|| "umount2(\"/\", MNT_DETACH)".to_owned())?;
-    Ok(EmptyMountNamespace(namespace))
+    // The process's root was that of the namespace only if nothing is left but the kernel's
+    // rootfs, which is locked: EINVAL.
+    for _ in 0..MAX_ROOTS {
+        nix::sched::setns(&namespace, CloneFlags::CLONE_NEWNS)
+            .call(|| "setns(<empty mount namespace>)".to_owned())?;
+        match rustix::mount::unmount(c"/", UnmountFlags::DETACH) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::INVAL) => return Ok(EmptyMountNamespace(namespace)),
+            Err(errno) => {
+                return Err(errno).call(|| "umount2(\"/\", MNT_DETACH)".to_owned());
+            }
+        }
+    }
+    Err(Error::new(Kind::Unsupported(format!("more than {MAX_ROOTS} mounts lie on the rootfs"))))
 }
+
+/// Mounts on top of each other over the rootfs; there is one, or two after an initramfs.
+const MAX_ROOTS: u32 = 16;

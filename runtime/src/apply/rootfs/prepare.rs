@@ -201,7 +201,7 @@ fn bind(
         propagation: first,
         ..filesystem::change(mount.rec_attr_set, mount.rec_attr_clear)
     };
-    let mut own = filesystem::bind_change(mount);
+    let mut own = filesystem::change(mount.attr_set, mount.attr_clear | mount.attr_clear_unlocked);
     if depth == Depth::Mount {
         own.propagation = std::mem::replace(&mut whole.propagation, MountPropagationFlags::empty());
     }

@@ -105,9 +105,9 @@ fn each_v1_hierarchy_shows_the_containers_own_directory() {
         let data = None::<&std::ffi::CStr>;
         rustix::mount::mount(on_machine("cpu"), &combined, "", flags, data).unwrap();
         let cgroups = Cgroups::make(&[
-            (on_machine("pids"), 1, &["pids"]),
+            (on_machine("pids"), Version::V1, &["pids"]),
             (combined, Version::V1, &["cpu", "cpuacct"]),
-            (on_machine("systemd"), 1, &[]),
+            (on_machine("systemd"), Version::V1, &[]),
         ]);
         for namespace in [Namespace::Host, Namespace::New] {
             join(forked(|| {

@@ -208,6 +208,7 @@ pub(crate) fn mount(destination: &str, kind: MountKind) -> Mount {
         kind,
         attr_set: 0,
         attr_clear: 0,
+        attr_clear_unlocked: 0,
         rec_attr_set: 0,
         rec_attr_clear: 0,
         propagation: None,

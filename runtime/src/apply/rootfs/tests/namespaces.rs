@@ -411,7 +411,11 @@ fn a_locked_flag_is_kept_by_a_read_only_root() {
             readonly_paths: vec!["/etc".into()],
             source: RootfsSource::Mounts(vec![Mount { attr_clear: 0x2, ..bind(&image, "/") }]),
             ..scene.rootfs(vec![
-                Mount { attr_set: 0x1, ..bind(&scene.path("image/tmp"), "/tmp") },
+                Mount {
+                    attr_set: 0x1,
+                    attr_clear_unlocked: 0xe,
+                    ..bind(&scene.path("image/tmp"), "/tmp")
+                },
                 filesystem("/proc", "proc", &[]),
             ])
         };
