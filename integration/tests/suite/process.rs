@@ -27,11 +27,12 @@ pub(crate) const CLAIMS: &[Claim] = claims![
     pid_1_is_the_program,
     the_hosts_pid_namespace_can_be_kept,
     affinity_is_not_inherited,
-    io_priority_and_scheduler_are_set,
+    // containerd 1.6 does not know these fields and drops them.
+    io_priority_and_scheduler_are_set.once(),
     personality_is_set,
     a_session_keyring_of_its_own,
     a_user_namespace_maps_ids,
-    a_time_namespace_has_its_offsets,
+    a_time_namespace_has_its_offsets.once(),
     a_cgroup_namespace_hides_the_path,
 ];
 
@@ -226,12 +227,17 @@ fn sysctls_are_set_in_the_namespace(t: &Test) {
 
 fn signals_are_as_a_new_program_expects(t: &Test) {
     let of = status(t, |spec| spec);
-    for set in ["SigBlk", "SigIgn", "SigCgt"] {
-        assert_eq!(of(set), "0000000000000000", "{set}");
-    }
     let c = t.sleeper("web", &[]);
-    let out = c.exec(&["grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"]).ok();
-    assert!(out.lines().all(|line| line.ends_with("\t0000000000000000")), "{out}");
+    let out = c.exec(&["cat", "/proc/self/status"]).ok();
+    let of_exec = |set: &str| out.lines().find_map(|line| line.strip_prefix(set)).unwrap();
+    for set in ["SigBlk", "SigIgn", "SigCgt"] {
+        for mask in [of(set).as_str(), of_exec(set).trim_start_matches([':', '\t'])] {
+            // Signals 32 and 33 are glibc's own: whoever starts containerd by posix_spawn has
+            // them ignored in it, and no program can tell.
+            let mask = u64::from_str_radix(mask, 16).unwrap() & !(3 << 31);
+            assert_eq!(mask, 0, "{set}");
+        }
+    }
     c.remove();
 }
 

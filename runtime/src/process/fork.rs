@@ -1,10 +1,12 @@
 //! Forking init, directly or through an intermediate.
 
 use std::os::fd::AsFd;
+use std::rc::Rc;
 
 use rustix::io::Errno;
 
 use super::channel::{Channel, Deadline};
+use super::death::Witness;
 use super::init::{self, Entry, Setup};
 use super::main::Main;
 use super::operation::Role;
@@ -14,6 +16,7 @@ use super::{Child, intermediate};
 use crate::apply::id_maps::{self, MapWriter};
 use crate::apply::rootfs::{EmptyMountNamespace, OldTree, Visit};
 use crate::apply::{namespaces, time_offsets};
+use crate::cgroup::OomKills;
 use crate::error::{At, Call, Error, Kind, Result};
 use crate::plan::{IdMaps, Namespace, Namespaces, Plan};
 use crate::sys::process::{self, Clone, Forked, SingleThreaded};
@@ -37,14 +40,23 @@ pub(super) fn fork(
     undo: &mut Undo<'_>,
 ) -> Result<Peer<Entering>> {
     let (ours, theirs) = Channel::pair()?;
+    let witness = Rc::new(Witness::new(OomKills::since_birth(&setup.cgroup))?);
     let child = if takes_intermediate(&setup.plan.namespaces) {
-        through_intermediate(main, setup, &ours, theirs, deadline, undo)?
+        let terms = Terms { witness: &witness, deadline };
+        through_intermediate(main, setup, &ours, theirs, terms, undo)?
     } else {
         directly(main, setup, &ours, theirs)?
     };
-    main.announce(&child, Role::Target)?;
     undo_by_killing(&child, undo)?;
-    Ok(Peer::new("init", ours, child, deadline))
+    main.announce(&child, Role::Target)?;
+    Ok(Peer::new("init", ours, child, &witness, deadline))
+}
+
+/// How long main waits for a process, and who explains its death.
+#[derive(Clone, Copy)]
+pub(super) struct Terms<'a> {
+    pub(super) witness: &'a Rc<Witness>,
+    pub(super) deadline: Deadline,
 }
 
 fn directly(main: &Main<'_>, setup: Setup<'_>, ours: &Channel, theirs: Channel) -> Result<Child> {
@@ -63,7 +75,7 @@ fn through_intermediate(
     setup: Setup<'_>,
     init_ours: &Channel,
     init_theirs: Channel,
-    deadline: Deadline,
+    terms: Terms<'_>,
     undo: &mut Undo<'_>,
 ) -> Result<Child> {
     let plan = setup.plan;
@@ -76,9 +88,9 @@ fn through_intermediate(
         }
     };
     drop((setup, theirs, init_theirs));
-    main.announce(&child, Role::Intermediate)?;
     undo_by_killing(&child, undo)?;
-    fulfil(main, plan, Peer::new("intermediate", ours, child, deadline))
+    main.announce(&child, Role::Intermediate)?;
+    fulfil(main, plan, Peer::new("intermediate", ours, child, terms.witness, terms.deadline))
 }
 
 /// Does what the intermediate asks for until it has forked init.

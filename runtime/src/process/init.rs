@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 
 use super::channel::Channel;
 use super::protocol::{ToMain, ToParent};
-use super::target::{self, Target};
+use super::target::{self, Handover, Target};
 use super::{hooks, rendezvous};
 use crate::apply::namespaces::{self as ns, Joins, Refused};
 use crate::apply::rootfs::{self, OldTree, PreparedRootfs, Root, Surroundings};
@@ -27,6 +27,7 @@ pub(super) struct Setup<'a> {
     pub(super) rootfs: PreparedRootfs,
     pub(super) old_tree: OldTree<'a>,
     pub(super) stdio: Vec<OwnedFd>,
+    pub(super) handover: Handover,
 }
 
 /// Who has entered the v1 cgroups.
@@ -40,18 +41,18 @@ pub(super) enum Entry {
 
 /// Init's whole life, up to the user's program.
 pub(super) fn run(setup: Setup<'_>, channel: &Channel, single: &SingleThreaded, entry: Entry) -> ! {
-    super::set_name(c"myshim:init");
+    super::set_name(c"init:namespaces");
     let plan = setup.plan;
     let main = ToParent { channel };
     match establish(setup, &main, single, entry) {
-        Ok(target) => target.serve(channel, single, || hooks::start_container(single, plan)),
+        Ok(target) => target.serve(single, || hooks::start_container(single, plan)),
         Err(error) => target::fail(&main, error),
     }
 }
 
 fn establish<'a>(
     mut setup: Setup<'a>,
-    main: &ToParent<'_>,
+    main: &ToParent<'a>,
     single: &SingleThreaded,
     entry: Entry,
 ) -> Result<Target<'a>> {
@@ -61,15 +62,19 @@ fn establish<'a>(
     if rendezvous::needed(plan) {
         main.ask(&ToMain::Entered)?;
     }
-    let Setup { rootfs, old_tree, cgroup, stdio, .. } = setup;
+    let Setup { rootfs, old_tree, cgroup, stdio, handover, .. } = setup;
     let surroundings = Surroundings {
         namespaces: &plan.namespaces,
         cgroups: &cgroup,
         cgroup_path: &plan.cgroup.path,
         old_tree,
     };
+    super::set_name(c"init:rootfs");
     let (procfs, console) = build_world(plan, rootfs, &surroundings, stdio, single)?;
-    let target = Target::establish(&plan.process, &plan.id, plan.seccomp.as_ref(), main, &procfs)?;
+    super::set_name(c"init:identity");
+    let filter = plan.seccomp.as_ref();
+    let target = Target::establish(&plan.process, &plan.id, filter, handover, main, &procfs)?;
+    super::set_name(c"init:ready");
     target::ready(main, console)?;
     Ok(target)
 }

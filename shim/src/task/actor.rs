@@ -15,8 +15,8 @@ use super::model::{Command, Effect, INIT, Key, NewExec, Reply, Report, Sweep};
 use super::publish;
 use super::registry::{Daemon, Handle};
 use crate::bridge::{
-    DeleteRequest, ExecRequest, FreezeRequest, Freezer, KillAllRequest, PoststartRequest, Start,
-    UpdateRequest,
+    DeleteRequest, ExecRequest, ExtraFds, FreezeRequest, Freezer, KillAllRequest, PoststartRequest,
+    Start, UpdateRequest, WhenPaused,
 };
 use crate::exit_file;
 use crate::io::{self, ProcessIo, Role, Subject};
@@ -360,6 +360,8 @@ async fn make_exec(
             state_dir: context.container.state_dir.clone(),
             process: new.process.clone(),
             pid_file: None,
+            extra_fds: ExtraFds::default(),
+            when_paused: WhenPaused::Refuse,
         };
         runtime.exec(request, &fds).await?
     };

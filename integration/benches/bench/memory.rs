@@ -1,0 +1,88 @@
+//! What a shim holds of the machine's memory.
+
+use std::fmt::Write;
+use std::fs;
+
+use myshim_integration::process::Process;
+
+use crate::shim::{Binary, Place, Shim};
+
+/// Kibibytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Memory {
+    resident: u64,
+    proportional: u64,
+    private: u64,
+    threads: u64,
+}
+
+/// A shim's process and its helpers: children of the same program.
+fn of_shim(pid: u32) -> Memory {
+    let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+    let helpers = Process::all().into_values().filter(|process| {
+        process.parent == pid
+            && fs::read_link(format!("/proc/{}/exe", process.pid)).is_ok_and(|exe| exe == program)
+    });
+    let pids = helpers.map(|process| process.pid).chain([pid]);
+    pids.map(of_process).fold(Memory::default(), |sum, one| Memory {
+        resident: sum.resident + one.resident,
+        proportional: sum.proportional + one.proportional,
+        private: sum.private + one.private,
+        threads: sum.threads.max(one.threads),
+    })
+}
+
+fn of_process(pid: u32) -> Memory {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let field = |name: &str| -> u64 {
+        let line = rollup.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or_default()
+    };
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().count();
+    Memory {
+        resident: field("Rss:"),
+        proportional: field("Pss:"),
+        private: field("Private_Clean:") + field("Private_Dirty:"),
+        threads: u64::try_from(tasks).unwrap(),
+    }
+}
+
+/// A table with one shim per line.
+pub(crate) fn table(place: &Place<'_>, binaries: &[Binary], execs: usize) -> String {
+    let mut text = format!(
+        "### Memory\n\nKiB, of the daemon and its helpers together; threads: the most of one \
+         process.\n\n| | private, 1 container | PSS | RSS | threads | private per further container \
+         | private after {execs} execs |\n|---|---|---|---|---|---|---|\n"
+    );
+    for binary in binaries {
+        const MORE: u64 = 10;
+        let mut shim = Shim::start(place, binary, &format!("m-{}", binary.name));
+        shim.sleeper("m0");
+        let pid = shim.pid();
+        shim.state("m0");
+        let one = of_shim(pid);
+        (1..=MORE).for_each(|n| shim.sleeper(&format!("m{n}")));
+        let many = of_shim(pid);
+        (1..=MORE).for_each(|n| shim.end(&format!("m{n}")));
+        let before = of_shim(pid);
+        for _ in 0..execs {
+            shim.exec("m0");
+        }
+        let after = of_shim(pid);
+        shim.end("m0");
+        shim.shutdown();
+        let further = many.private.saturating_sub(one.private) / MORE;
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {further} | {} → {} |",
+            binary.name,
+            one.private,
+            one.proportional,
+            one.resident,
+            one.threads,
+            before.private,
+            after.private,
+        );
+    }
+    text + "\n"
+}
