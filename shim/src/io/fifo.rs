@@ -129,17 +129,43 @@ fn has_reader(writer: &OwnedFd) -> Result<bool> {
     Ok(!poll_now(writer)?.contains(PollFlags::ERR))
 }
 
-/// Whether nobody has the pipe open for writing, and nothing is left in it.
+/// What keeps bytes from moving from one pipe to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Between {
+    /// The source is empty and will stay so.
+    Ended,
+    /// Nothing.
+    Both,
+    /// At least one of the two.
+    Waiting {
+        /// There is nothing to be read.
+        source_is_empty: bool,
+        /// There is no room.
+        sink_is_full: bool,
+    },
+}
+
+/// Looks at both ends of a copy at once.
 ///
 /// # Errors
 /// poll(2).
-pub(super) fn has_ended(reader: &OwnedFd) -> Result<bool> {
-    let events = poll_now(reader)?;
-    Ok(events.contains(PollFlags::HUP) && !events.contains(PollFlags::IN))
+pub(super) fn between(source: &OwnedFd, sink: &OwnedFd) -> Result<Between> {
+    let source = poll_now(source)?;
+    let sink = poll_now(sink)?;
+    if source.contains(PollFlags::HUP) && !source.contains(PollFlags::IN) {
+        return Ok(Between::Ended);
+    }
+    let source_is_empty = !source.contains(PollFlags::IN);
+    // A sink that nobody reads polls as erroneous, and its next write says so.
+    let sink_is_full = !sink.intersects(PollFlags::OUT | PollFlags::ERR);
+    if source_is_empty || sink_is_full {
+        return Ok(Between::Waiting { source_is_empty, sink_is_full });
+    }
+    Ok(Between::Both)
 }
 
 fn poll_now(fd: &OwnedFd) -> Result<PollFlags> {
-    let mut fds = [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)];
+    let mut fds = [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN | PollFlags::OUT)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     rustix::event::poll(&mut fds, Some(&now)).call(|| "poll(fifo, 0)".into())?;
     Ok(fds.iter().fold(PollFlags::empty(), |all, fd| all | fd.revents()))

@@ -162,6 +162,43 @@ async fn an_execs_output_arrives_whole_at_a_slow_reader_and_stops_the_writer() {
 }
 
 #[tokio::test]
+async fn a_copy_between_a_busy_writer_and_a_busy_reader_never_stalls() {
+    const ALL: usize = 300 << 20;
+    let client = Client::new("busy");
+    let (mut ends, io) = client.connect(&client.stdio(), Role::Exec).await;
+    let mut out = open(&client.path("out"), OFlags::RDONLY);
+    let mut process = ends.remove(1);
+    drop(ends);
+    let writer = std::thread::spawn(move || {
+        // Pieces that are no whole pages: full and empty come in all combinations.
+        let piece = [b'x'; 1021];
+        let mut left = ALL;
+        while left > 0 {
+            let length = left.min(piece.len());
+            process.write_all(&piece[..length]).unwrap();
+            left -= length;
+        }
+    });
+    let reader = std::thread::spawn(move || {
+        let mut buffer = vec![0; 32768];
+        let mut got = 0;
+        loop {
+            match out.read(&mut buffer).unwrap() {
+                0 => return got,
+                length => got += length,
+            }
+        }
+    });
+    let begun = Instant::now();
+    while !writer.is_finished() && begun.elapsed() < Duration::from_secs(60) {
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert!(writer.is_finished(), "the copy stalls");
+    io.finish(SOON).await;
+    assert_eq!(reader.join().unwrap(), ALL);
+}
+
+#[tokio::test]
 async fn a_background_process_does_not_keep_the_client_from_the_end() {
     let client = Client::new("background");
     let (ends, mut io) = client.connect(&client.stdio(), Role::Exec).await;
