@@ -58,7 +58,18 @@ fn delete(bundle: &Path, deadline: Instant) -> Result<Deleted> {
         Ok(warnings) => failures.extend(warnings.into_iter().map(|w| Error::new(Kind::State(w)))),
         Err(error) => failures.push(error),
     }
-    // What could not be deleted by the whole state, or was written by another version of it.
+    delete_remains(bundle, deadline, pid, failures)
+}
+
+/// What could not be deleted by the whole state, was written by another version of it, or is no
+/// part of it. `pid` is init's, and `failures` are those so far.
+fn delete_remains(
+    bundle: &Path,
+    deadline: Instant,
+    pid: Option<u32>,
+    mut failures: Vec<Error>,
+) -> Result<Deleted> {
+    let state_dir = bundle.join(STATE_DIR);
     let remains = keep(&mut failures, Remains::load(&state_dir).at("read the state")).flatten();
     if let Some(remains) = &remains {
         keep(&mut failures, remains.kill(deadline).at("kill"));
@@ -148,7 +159,7 @@ mod tests {
     }
 
     fn response(bundle: &Path) -> DeleteResponse {
-        let deleted = delete(bundle, Instant::now() + DEADLINE).unwrap();
+        let deleted = delete_remains(bundle, Instant::now() + DEADLINE, None, Vec::new()).unwrap();
         let failures: Vec<String> = deleted.failures.iter().map(Error::to_string).collect();
         assert_eq!(failures, Vec::<String>::new());
         DeleteResponse::parse_from_bytes(&deleted.answer).unwrap()
@@ -199,7 +210,7 @@ mod tests {
         fs::write(bundle.join(ADDRESS_FILE), address.url()).unwrap();
         fs::create_dir(bundle.join(STATE_DIR)).unwrap();
         fs::write(bundle.join(STATE_DIR).join("state.json"), "{").unwrap();
-        let deleted = delete(&bundle, Instant::now() + DEADLINE).unwrap();
+        let deleted = delete_remains(&bundle, Instant::now() + DEADLINE, None, Vec::new()).unwrap();
         assert_eq!(deleted.failures.len(), 1);
         assert!(deleted.failures[0].to_string().starts_with("read the state: "));
         assert!(!address.path().exists());
