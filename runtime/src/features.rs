@@ -226,15 +226,15 @@ mod tests {
     }
 
     const NOTHING: Supported = Supported {
-        apparmor: true,
-        selinux: true,
-        user_namespaces: true,
-        time_namespaces: true,
+        apparmor: false,
+        selinux: false,
+        user_namespaces: false,
+        time_namespaces: false,
         host_mount_namespace: false,
-        idmapped_mounts: true,
-        seccomp_notify: true,
-        net_devices: true,
-        intel_rdt: true,
+        idmapped_mounts: false,
+        seccomp_notify: false,
+        net_devices: false,
+        intel_rdt: false,
         systemd_cgroups: false,
         systemd_user_cgroups: false,
     };

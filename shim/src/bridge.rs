@@ -17,8 +17,8 @@ use crate::readiness::{self, Polled};
 use crate::reaper::{Process, Reaper};
 
 pub(crate) use runtime::process::{
-    Child, CreateOptions, CreateRequest, DeleteRequest, ExecRequest, Facts, FreezeRequest, Freezer,
-    KillAllRequest, PoststartRequest, UpdateRequest,
+    Child, CreateOptions, CreateRequest, DeleteRequest, ExecRequest, ExtraFds, Facts,
+    FreezeRequest, Freezer, KillAllRequest, PoststartRequest, UpdateRequest, WhenPaused,
 };
 
 /// The process chain, as seen by tasks.
@@ -30,6 +30,10 @@ pub(crate) struct Runtime {
 
 /// Compiled seccomp filters, shared by all daemons of a host: a profile is compiled once a boot.
 const SECCOMP_CACHE: &str = "/run/containerd-shim-myshim/seccomp";
+
+/// As errors name it.
+const MAIN: &str = "main";
+const SIGKILL: i32 = 9;
 
 /// A process that waits for start.
 #[derive(Debug)]
@@ -83,7 +87,15 @@ impl Runtime {
         request: CreateRequest,
         fds: &[BorrowedFd<'_>],
     ) -> Result<Made> {
-        self.make(&Request::Create(request), fds).await
+        let state_dir = request.state_dir.clone();
+        match self.make(&Request::Create(request), fds).await {
+            // It could undo nothing itself.
+            Err(error) if is_death_of_main(&error) => {
+                let failed = self.delete(DeleteRequest { state_dir }).await.err();
+                Err(error.with_undo(failed.into_iter().collect()))
+            }
+            other => other,
+        }
     }
 
     /// Makes a tenant; see [`Request::Exec`] for `fds`.
@@ -149,7 +161,12 @@ impl Runtime {
 
     async fn run(&self, request: &Request) -> Result<()> {
         match self.answer(request, &[]).await? {
-            Answer::Done => Ok(()),
+            Answer::Done { warnings } => {
+                for warning in warnings {
+                    warn!(%warning, "the runtime");
+                }
+                Ok(())
+            }
             other => Err(unexpected(&other)),
         }
     }
@@ -158,17 +175,16 @@ impl Runtime {
     /// read behind it.
     async fn answer(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer> {
         let mut operation = polled(self.submit(request, fds)?)?;
+        let (mut main, mut made) = (None, Vec::new());
         let answer = loop {
             match next(&mut operation).await? {
-                Answer::Forked(child) => drop(self.reaper.adopt(child)?),
+                Answer::Main(child) => main = Some(self.reaper.adopt(child)?),
+                Answer::Forked(child) => made.push(self.reaper.adopt(child)?),
                 answer => break answer,
             }
         };
         match answer {
-            Answer::End => {
-                let (who, how) = ("main".into(), "without an answer".into());
-                Err(Error::new(Kind::PeerDied { who, how }))
-            }
+            Answer::End => Err(orphaned(main, made).await),
             answer => {
                 tokio::spawn(finish(operation, Arc::clone(&self.reaper)));
                 match answer {
@@ -195,6 +211,35 @@ impl Runtime {
     }
 }
 
+/// Main died without an answer: ends what it had made, and says what main died of.
+async fn orphaned(main: Option<Process>, made: Vec<Process>) -> Error {
+    let count = made.len();
+    for mut process in made {
+        // ESRCH: it has ended by itself, as it does when it finds main gone.
+        drop(process.signal(SIGKILL));
+        process.exited().await;
+    }
+    let how = match main {
+        Some(mut main) => words(main.exited().await.status),
+        None => "before the daemon knew it".into(),
+    };
+    let how = format!("{how}, after it had made {count} processes");
+    Error::new(Kind::PeerDied { who: MAIN.into(), how })
+}
+
+/// Main itself ends with 0 or 1: above 128 it is a signal's number.
+fn words(status: u32) -> String {
+    let signal = status.checked_sub(128).and_then(|signal| i32::try_from(signal).ok());
+    match signal.map(nix::sys::signal::Signal::try_from) {
+        Some(Ok(signal)) => format!("killed by {signal}"),
+        _ => format!("exit status {status}"),
+    }
+}
+
+fn is_death_of_main(error: &Error) -> bool {
+    matches!(error.kind(), Kind::PeerDied { who, .. } if who == MAIN)
+}
+
 fn is_gone(error: &Error) -> bool {
     matches!(error.errno(), Some(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN))
 }
@@ -206,7 +251,7 @@ fn unexpected(answer: &Answer) -> Error {
 async fn finish(mut operation: AsyncFd<Polled<Operation>>, reaper: Arc<Reaper>) {
     loop {
         match next(&mut operation).await {
-            Ok(Answer::Forked(child)) => {
+            Ok(Answer::Main(child) | Answer::Forked(child)) => {
                 if let Err(error) = reaper.adopt(child) {
                     warn!(%error, "a child of the chain is left to be swept");
                 }

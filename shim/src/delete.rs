@@ -54,8 +54,22 @@ fn delete(bundle: &Path, deadline: Instant) -> Result<Deleted> {
     let state_dir = bundle.join(STATE_DIR);
     let mut failures = Vec::new();
     let pid = keep(&mut failures, pid_in(&state_dir)).flatten();
-    keep(&mut failures, delete_container(&state_dir));
-    // What could not be deleted by the whole state, or was written by another version of it.
+    match delete_container(&state_dir) {
+        Ok(warnings) => failures.extend(warnings.into_iter().map(|w| Error::new(Kind::State(w)))),
+        Err(error) => failures.push(error),
+    }
+    delete_remains(bundle, deadline, pid, failures)
+}
+
+/// What could not be deleted by the whole state, was written by another version of it, or is no
+/// part of it. `pid` is init's, and `failures` are those so far.
+fn delete_remains(
+    bundle: &Path,
+    deadline: Instant,
+    pid: Option<u32>,
+    mut failures: Vec<Error>,
+) -> Result<Deleted> {
+    let state_dir = bundle.join(STATE_DIR);
     let remains = keep(&mut failures, Remains::load(&state_dir).at("read the state")).flatten();
     if let Some(remains) = &remains {
         keep(&mut failures, remains.kill(deadline).at("kill"));
@@ -79,7 +93,7 @@ fn pid_in(state_dir: &Path) -> Result<Option<u32>> {
 }
 
 /// The runtime's own delete: it runs the poststop hooks, which nobody else will.
-fn delete_container(state_dir: &Path) -> Result<()> {
+fn delete_container(state_dir: &Path) -> Result<Vec<String>> {
     let single = SingleThreaded::verify()
         .ok_or_else(|| Error::new(Kind::State("delete has more than one thread".into())))?;
     runtime::process::delete_container(state_dir, &single).at("delete")
@@ -145,7 +159,7 @@ mod tests {
     }
 
     fn response(bundle: &Path) -> DeleteResponse {
-        let deleted = delete(bundle, Instant::now() + DEADLINE).unwrap();
+        let deleted = delete_remains(bundle, Instant::now() + DEADLINE, None, Vec::new()).unwrap();
         let failures: Vec<String> = deleted.failures.iter().map(Error::to_string).collect();
         assert_eq!(failures, Vec::<String>::new());
         DeleteResponse::parse_from_bytes(&deleted.answer).unwrap()
@@ -196,7 +210,7 @@ mod tests {
         fs::write(bundle.join(ADDRESS_FILE), address.url()).unwrap();
         fs::create_dir(bundle.join(STATE_DIR)).unwrap();
         fs::write(bundle.join(STATE_DIR).join("state.json"), "{").unwrap();
-        let deleted = delete(&bundle, Instant::now() + DEADLINE).unwrap();
+        let deleted = delete_remains(&bundle, Instant::now() + DEADLINE, None, Vec::new()).unwrap();
         assert_eq!(deleted.failures.len(), 1);
         assert!(deleted.failures[0].to_string().starts_with("read the state: "));
         assert!(!address.path().exists());

@@ -118,7 +118,6 @@ fn take(args: Args) -> Result<ServeArgs> {
         .call(|| "fcntl([0]<socket>, F_DUPFD_CLOEXEC)".to_owned())?;
     let null = File::options().read(true).open(NULL).call(|| format!("open({NULL:?})"))?;
     rustix::stdio::dup2_stdin(&null).call(|| "dup2([null], 0)".to_owned())?;
-    let bundle = std::env::current_dir().call(|| "getcwd()".to_owned())?;
     let oom_score_adj = match &*args.oom_score_adj {
         "" => None,
         score => Some(score.parse().map_err(|_| Error::argument("-oom-score-adj", score))?),
@@ -138,7 +137,6 @@ fn take(args: Args) -> Result<ServeArgs> {
         },
         listener,
         address: Address::parse(&args.socket),
-        bundle,
         log_level: if args.debug { LogLevel::Debug } else { LogLevel::Info },
         oom_score_adj,
         sealed,

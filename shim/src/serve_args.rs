@@ -25,8 +25,6 @@ pub(crate) struct ServeArgs {
     /// Where `listener` is bound. The daemon removes it at its end, by [`Address::remove_own`],
     /// while it still accepts: a `start` that comes then makes a daemon of its own.
     pub(crate) address: Address,
-    /// The bundle of `id`, absolute; the daemon's working directory until it changes it.
-    pub(crate) bundle: PathBuf,
     /// What goes to the log.
     pub(crate) log_level: LogLevel,
     /// The score that the daemon gives itself, by [`crate::oom_score::set_own`], *after* it has

@@ -97,8 +97,6 @@ fn group(config: &Path, id: &str) -> Result<String> {
     }
     let text = match fs::read(config) {
         Ok(text) => text,
-        // A sandbox need not have one.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(id.to_owned()),
         Err(error) => return Err(Error::call(format!("read({config:?})"), error)),
     };
     let parsed: Config = serde_json::from_slice(&text)
@@ -135,7 +133,6 @@ mod tests {
         assert_eq!(group_of(r#"{"annotations":{"a":"b"}}"#).unwrap(), "web");
         assert_eq!(group_of(r#"{"annotations":null}"#).unwrap(), "web");
         assert_eq!(group_of("{ }").unwrap(), "web");
-        assert_eq!(group(Path::new("/no/such/config.json"), "web").unwrap(), "web");
     }
 
     #[test]

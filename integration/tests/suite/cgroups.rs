@@ -55,7 +55,8 @@ fn every_controller_has_the_containers_cgroup(t: &Test) {
 fn cpu_limits_are_written(t: &Test) {
     let cpu = json!({"shares": 512, "quota": 20_000, "period": 50_000});
     let c = limited(t, &json!({"cpu": cpu}));
-    let files = [("cpu.shares", "512"), ("cpu.cfs_quota_us", "20000"), ("cpu.cfs_period_us", "50000")];
+    let files =
+        [("cpu.shares", "512"), ("cpu.cfs_quota_us", "20000"), ("cpu.cfs_period_us", "50000")];
     reads(&c, "cpu", &files);
     c.remove();
 }
@@ -71,12 +72,16 @@ fn cpuset_is_written(t: &Test) {
 fn memory_limits_are_written(t: &Test) {
     let memory = json!({"limit": 67_108_864, "reservation": 33_554_432, "swap": 134_217_728, "swappiness": 7});
     let c = limited(t, &json!({"memory": memory}));
-    reads(&c, "memory", &[
-        ("memory.limit_in_bytes", "67108864"),
-        ("memory.soft_limit_in_bytes", "33554432"),
-        ("memory.memsw.limit_in_bytes", "134217728"),
-        ("memory.swappiness", "7"),
-    ]);
+    reads(
+        &c,
+        "memory",
+        &[
+            ("memory.limit_in_bytes", "67108864"),
+            ("memory.soft_limit_in_bytes", "33554432"),
+            ("memory.memsw.limit_in_bytes", "134217728"),
+            ("memory.swappiness", "7"),
+        ],
+    );
     c.remove();
 }
 
@@ -119,7 +124,8 @@ fn devices_are_denied_but_for_the_list(t: &Test) {
     // /dev/zero, 1:1 is memory.
     let script = "mknod /n c 1 3 && echo x >/n && echo null; mknod /m c 1 1; cat /m";
     let out = t.run_spec(|spec| {
-        spec.shell(script).push("/process/capabilities/effective", json!("CAP_MKNOD"))
+        spec.shell(script)
+            .push("/process/capabilities/effective", json!("CAP_MKNOD"))
             .push("/process/capabilities/permitted", json!("CAP_MKNOD"))
             .push("/process/capabilities/bounding", json!("CAP_MKNOD"))
     });
@@ -127,7 +133,8 @@ fn devices_are_denied_but_for_the_list(t: &Test) {
 }
 
 fn unlimited_is_minus_one(t: &Test) {
-    let c = limited(t, &json!({"memory": {"limit": -1}, "pids": {"limit": -1}, "cpu": {"quota": -1}}));
+    let c =
+        limited(t, &json!({"memory": {"limit": -1}, "pids": {"limit": -1}, "cpu": {"quota": -1}}));
     reads(&c, "pids", &[("pids.max", "max")]);
     reads(&c, "cpu", &[("cpu.cfs_quota_us", "-1")]);
     c.remove();
@@ -142,11 +149,11 @@ fn cpu_limits_are_written_on_v2(t: &Test) {
 fn memory_limits_are_written_on_v2(t: &Test) {
     let memory = json!({"limit": 67_108_864, "reservation": 33_554_432, "swap": 134_217_728});
     let c = limited(t, &json!({"memory": memory}));
-    reads(&c, "memory", &[
-        ("memory.max", "67108864"),
-        ("memory.low", "33554432"),
-        ("memory.swap.max", "67108864"),
-    ]);
+    reads(
+        &c,
+        "memory",
+        &[("memory.max", "67108864"), ("memory.low", "33554432"), ("memory.swap.max", "67108864")],
+    );
     c.remove();
 }
 

@@ -3,8 +3,9 @@
 use myshim_integration::command::LIMIT;
 use myshim_integration::process::status;
 use myshim_integration::runner::Claim;
+use myshim_integration::test::kill_hard;
 use myshim_integration::wait;
-use myshim_integration::{Test, claims};
+use myshim_integration::{Test, Version, claims};
 use serde_json::json;
 
 use crate::facts;
@@ -201,10 +202,16 @@ fn execs_end_when_the_init_ends(t: &Test) {
 
 fn an_execs_children_do_not_hold_it_up(t: &Test) {
     let c = t.sleeper("web", &[]);
+    let events = t.events();
     // The child keeps the exec's standard output open.
     let running = t.ctr_start(c.exec_args("e", &[], &["sh", "-c", "sleep 1000 & echo done"]));
     facts::says(&running, "done");
-    running.finish(std::time::Duration::from_secs(20)).ok();
+    events.wait_for(&c.id, "exit e");
+    if t.version() == Version::V2 {
+        // ctr 2 itself waits for the end of the output.
+        kill_hard(facts::process(t, "sleep 1000"));
+    }
+    running.finish(LIMIT).ok();
     c.remove();
 }
 

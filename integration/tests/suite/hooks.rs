@@ -79,8 +79,10 @@ fn a_hook_gets_the_state_its_arguments_and_environment(t: &Test) {
 
 fn a_hook_sees_the_rootfs_on_the_host(t: &Test) {
     let file = t.dir.join("seen");
-    let hook = t.script("hook", &format!("/bin/ls {}/etc >{}", t.rootfs().display(), file.display()));
-    t.run_spec(|spec| spec.push("/hooks/createRuntime", json!({"path": hook})).args(&["true"])).ok();
+    let hook =
+        t.script("hook", &format!("/bin/ls {}/etc >{}", t.rootfs().display(), file.display()));
+    t.run_spec(|spec| spec.push("/hooks/createRuntime", json!({"path": hook})).args(&["true"]))
+        .ok();
     assert!(fs::read_to_string(&file).unwrap().contains("passwd"));
 }
 

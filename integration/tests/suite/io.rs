@@ -51,7 +51,11 @@ fn the_last_byte_before_the_exit_is_not_lost(t: &Test) {
     for n in 0..5 {
         let size = 60_000 + n * 5_000;
         let out = t.run(&[], &["sh", "-c", &format!("head -c {size} /dev/zero; printf END")]);
-        assert!(out.stdout.len() == size + 3 && out.stdout.ends_with(b"END"), "{}", out.stdout.len());
+        assert!(
+            out.stdout.len() == size + 3 && out.stdout.ends_with(b"END"),
+            "{}",
+            out.stdout.len()
+        );
     }
 }
 
@@ -83,12 +87,8 @@ impl<'a> Rig<'a> {
             make_fifo(&path);
             path.to_string_lossy().into_owned()
         };
-        let stdio = Stdio3 {
-            terminal: false,
-            stdin: path("in"),
-            stdout: path("out"),
-            stderr: path("err"),
-        };
+        let stdio =
+            Stdio3 { terminal: false, stdin: path("in"), stdout: path("out"), stderr: path("err") };
         let shim = Invocation::new(t, &bundle, &sink).start(Dialect::Bootstrap);
         Self { t, sink, bundle, shim, stdio }
     }
@@ -145,7 +145,10 @@ fn a_reader_that_is_slow_loses_nothing(t: &Test) {
 
 fn a_reader_that_is_gone_wedges_nothing(t: &Test) {
     // More than a pipe holds; without a reader it is as if a client had crashed.
-    let rig = Rig::new(t, "echo first; while [ ! -e /go ]; do sleep 0.02; done; head -c 1000000 /dev/zero; exit 3");
+    let rig = Rig::new(
+        t,
+        "echo first; while [ ! -e /go ]; do sleep 0.02; done; head -c 1000000 /dev/zero; exit 3",
+    );
     let (mut out, err) = rig.run();
     let mut bytes = Vec::new();
     wait::until_true("the first line", || {
@@ -216,7 +219,10 @@ fn closing_standard_input_is_seen_as_its_end(t: &Test) {
 }
 
 fn a_stream_that_is_not_given_is_dev_null(t: &Test) {
-    let mut rig = Rig::new(t, "readlink /proc/self/fd/0 /proc/self/fd/2; cat; echo lost >&2; echo end");
+    let mut rig = Rig::new(
+        t,
+        "readlink /proc/self/fd/0; readlink /proc/self/fd/2; cat; echo lost >&2; echo end",
+    );
     rig.stdio.stdin.clear();
     rig.stdio.stderr.clear();
     let mut out = rig.open(&rig.stdio.stdout);
@@ -305,7 +311,8 @@ fn an_unknown_scheme_is_refused(t: &Test) {
 }
 
 fn an_execs_streams_are_its_own(t: &Test) {
-    let running = t.ctr_start(t.run_args(&t.id("web"), &["--rm"], &["sh", "-c", "echo up; sleep 3600"]));
+    let running =
+        t.ctr_start(t.run_args(&t.id("web"), &["--rm"], &["sh", "-c", "echo up; sleep 3600"]));
     facts::says(&running, "up");
     let c = t.container("web");
     assert_eq!(c.exec(&["echo", "mine"]).ok(), "mine\n");

@@ -93,7 +93,8 @@ fn a_later_option_wins_over_an_earlier_one(t: &Test) {
 
 fn a_read_only_bind_is_read_only_at_once(t: &Test) {
     let folder = t.folder("shared").to_string_lossy().into_owned();
-    let line = mount_line(t, "/place", |s| s.mount("bind", &folder, "/place", &["bind", "ro", "nosuid"]));
+    let line =
+        mount_line(t, "/place", |s| s.mount("bind", &folder, "/place", &["bind", "ro", "nosuid"]));
     let seen = options(&line);
     assert!(seen.contains(&"ro") && seen.contains(&"nosuid"), "{line}");
 }
@@ -107,7 +108,8 @@ fn recursive_options_reach_submounts(t: &Test) {
     let line = mount_line(t, "/place/inner", |spec| {
         spec.mount("bind", &source, "/place", &["rbind", "rro", "rnosuid"])
     });
-    let plain = mount_line(t, "/place/inner", |s| s.mount("bind", &source, "/place", &["rbind", "ro"]));
+    let plain =
+        mount_line(t, "/place/inner", |s| s.mount("bind", &source, "/place", &["rbind", "ro"]));
     umount(&inner);
     assert!(options(&line).contains(&"ro") && options(&line).contains(&"nosuid"), "{line}");
     assert!(options(&plain).contains(&"rw"), "{plain}");
@@ -144,8 +146,9 @@ fn the_roots_propagation_is_set(t: &Test) {
 
 fn a_tmpfs_copies_up(t: &Test) {
     let out = text(t, |spec| {
-        spec.mount("tmpfs", "tmpfs", "/etc", &["tmpcopyup", "mode=755"])
-            .shell("cat /etc/plain; echo new >/etc/plain; stat -f -c %T /etc; readlink /etc/absolute")
+        spec.mount("tmpfs", "tmpfs", "/etc", &["tmpcopyup", "mode=755"]).shell(
+            "cat /etc/plain; echo new >/etc/plain; stat -f -c %T /etc; readlink /etc/absolute",
+        )
     });
     assert_eq!(out, "a file\ntmpfs\n/etc/plain\n");
     assert_eq!(fs::read_to_string(t.rootfs().join("etc/plain")).unwrap(), "a file\n");

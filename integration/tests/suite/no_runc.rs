@@ -66,7 +66,9 @@ fn only_the_shim_hooks_and_the_container_are_executed(t: &Test) {
     let strange: Vec<_> = programs
         .iter()
         .filter(|program| !is_shim(program, &shim))
-        .filter(|program| !["/bin/sleep", "/bin/true", "/bin/sh", &hook].contains(&program.as_str()))
+        .filter(|program| {
+            !["/bin/sleep", "/bin/true", "/bin/sh", &hook].contains(&program.as_str())
+        })
         .collect();
     assert!(strange.is_empty(), "executed besides: {strange:?} of {programs:?}");
     assert!(programs.contains("/bin/sleep") && programs.contains("/bin/true"), "{programs:?}");
@@ -82,5 +84,7 @@ fn is_shim(program: &str, shim: &Path) -> bool {
 fn executed(trace: &Path) -> BTreeSet<String> {
     let text = fs::read_to_string(trace).unwrap();
     let calls = text.lines().filter(|line| !line.contains(" = -1 "));
-    calls.filter_map(|line| Some(line.split_once("exec")?.1.split('"').nth(1)?.to_owned())).collect()
+    calls
+        .filter_map(|line| Some(line.split_once("exec")?.1.split('"').nth(1)?.to_owned()))
+        .collect()
 }

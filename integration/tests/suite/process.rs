@@ -27,11 +27,12 @@ pub(crate) const CLAIMS: &[Claim] = claims![
     pid_1_is_the_program,
     the_hosts_pid_namespace_can_be_kept,
     affinity_is_not_inherited,
-    io_priority_and_scheduler_are_set,
+    // containerd 1.6 does not know these fields and drops them.
+    io_priority_and_scheduler_are_set.once(),
     personality_is_set,
     a_session_keyring_of_its_own,
     a_user_namespace_maps_ids,
-    a_time_namespace_has_its_offsets,
+    a_time_namespace_has_its_offsets.once(),
     a_cgroup_namespace_hides_the_path,
 ];
 
@@ -86,9 +87,7 @@ fn capabilities_are_the_five_sets(t: &Test) {
         "ambient": ["CAP_KILL"],
     });
     let user = json!({"uid": 1000, "gid": 1000});
-    let of = status(t, |spec| {
-        spec.with("/process/capabilities", sets).with("/process/user", user)
-    });
+    let of = status(t, |spec| spec.with("/process/capabilities", sets).with("/process/user", user));
     // Chown is 0, kill 5, raw sockets 13. After execve by another user than root, only what is
     // ambient is permitted.
     let kill = "0000000000000020";
@@ -105,7 +104,8 @@ fn no_capabilities_at_all(t: &Test) {
 
 fn an_unknown_capability_does_not_stop_the_container(t: &Test) {
     let of = status(t, |spec| {
-        spec.capabilities(&["CAP_CHOWN"]).push("/process/capabilities/bounding", json!("CAP_JUGGLE"))
+        spec.capabilities(&["CAP_CHOWN"])
+            .push("/process/capabilities/bounding", json!("CAP_JUGGLE"))
     });
     assert_eq!(of("CapBnd"), "0000000000000001");
 }
@@ -120,16 +120,16 @@ fn no_new_privileges_is_what_the_spec_says(t: &Test) {
 }
 
 fn rlimits_are_set(t: &Test) {
-    let limit = |kind: &str, soft: u64, hard: u64| json!({"type": kind, "soft": soft, "hard": hard});
+    let limit =
+        |kind: &str, soft: u64, hard: u64| json!({"type": kind, "soft": soft, "hard": hard});
     let limits = json!([
         limit("RLIMIT_NOFILE", 77, 99),
         limit("RLIMIT_CORE", 0, 4096),
         limit("RLIMIT_STACK", 4_194_304, 4_194_304),
         limit("RLIMIT_MEMLOCK", 8192, 16384),
     ]);
-    let out = text(t, |spec| {
-        spec.with("/process/rlimits", limits).args(&["cat", "/proc/self/limits"])
-    });
+    let out =
+        text(t, |spec| spec.with("/process/rlimits", limits).args(&["cat", "/proc/self/limits"]));
     for (name, soft, hard) in [
         ("Max open files", "77", "99"),
         ("Max core file size", "0", "4096"),
@@ -163,9 +163,7 @@ fn umask_is_the_specs_or_022(t: &Test) {
 
 fn environment_keeps_its_order(t: &Test) {
     let env = json!(["PATH=/bin", "Z=1", "A=2", "M=with = and spaces", "EMPTY="]);
-    let out = text(t, |spec| {
-        spec.with("/process/env", env).args(&["cat", "/proc/self/environ"])
-    });
+    let out = text(t, |spec| spec.with("/process/env", env).args(&["cat", "/proc/self/environ"]));
     let seen: Vec<&str> = out.split_terminator('\0').collect();
     let wanted = ["PATH=/bin", "Z=1", "A=2", "M=with = and spaces", "EMPTY="];
     assert_eq!(seen[..5], wanted);
@@ -201,9 +199,11 @@ fn a_cwd_that_only_the_user_may_enter_works(t: &Test) {
 
 fn hostname_and_domainname_are_set(t: &Test) {
     let out = text(t, |spec| {
-        spec.with("/hostname", json!("box"))
-            .with("/domainname", json!("example.test"))
-            .args(&["cat", "/proc/sys/kernel/hostname", "/proc/sys/kernel/domainname"])
+        spec.with("/hostname", json!("box")).with("/domainname", json!("example.test")).args(&[
+            "cat",
+            "/proc/sys/kernel/hostname",
+            "/proc/sys/kernel/domainname",
+        ])
     });
     assert_eq!(out, "box\nexample.test\n");
 }
@@ -227,12 +227,17 @@ fn sysctls_are_set_in_the_namespace(t: &Test) {
 
 fn signals_are_as_a_new_program_expects(t: &Test) {
     let of = status(t, |spec| spec);
-    for set in ["SigBlk", "SigIgn", "SigCgt"] {
-        assert_eq!(of(set), "0000000000000000", "{set}");
-    }
     let c = t.sleeper("web", &[]);
-    let out = c.exec(&["grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"]).ok();
-    assert!(out.lines().all(|line| line.ends_with("\t0000000000000000")), "{out}");
+    let out = c.exec(&["cat", "/proc/self/status"]).ok();
+    let of_exec = |set: &str| out.lines().find_map(|line| line.strip_prefix(set)).unwrap();
+    for set in ["SigBlk", "SigIgn", "SigCgt"] {
+        for mask in [of(set).as_str(), of_exec(set).trim_start_matches([':', '\t'])] {
+            // Signals 32 and 33 are glibc's own: whoever starts containerd by posix_spawn has
+            // them ignored in it, and no program can tell.
+            let mask = u64::from_str_radix(mask, 16).unwrap() & !(3 << 31);
+            assert_eq!(mask, 0, "{set}");
+        }
+    }
     c.remove();
 }
 

@@ -72,9 +72,12 @@ fn an_exec_is_filtered_too(t: &Test) {
 fn a_profile_without_no_new_privileges_is_loaded(t: &Test) {
     let profile = chmod("SCMP_ACT_ERRNO", &json!({}));
     let out = t.run_spec(|spec| {
-        with(profile)(spec)
-            .with("/process/noNewPrivileges", json!(false))
-            .args(&["grep", "-E", "NoNewPrivs|Seccomp:", "/proc/self/status"])
+        with(profile)(spec).with("/process/noNewPrivileges", json!(false)).args(&[
+            "grep",
+            "-E",
+            "NoNewPrivs|Seccomp:",
+            "/proc/self/status",
+        ])
     });
     assert_eq!(out.ok(), "NoNewPrivs:\t0\nSeccomp:\t2\n");
 }

@@ -91,9 +91,8 @@ fn a_cwd_through_a_descriptor_is_refused(t: &Test) {
     c.remove();
     for n in [3, 4, 5, 6, 7, 8, 9, 10, 11, 12] {
         let cwd = format!("/proc/self/fd/{n}");
-        let out = t.run_spec(|s| {
-            s.with("/process/cwd", json!(cwd)).shell("ls ../../../../etc/shadow")
-        });
+        let out =
+            t.run_spec(|s| s.with("/process/cwd", json!(cwd)).shell("ls ../../../../etc/shadow"));
         assert!(!out.status.success(), "{cwd}: {out}");
     }
 }

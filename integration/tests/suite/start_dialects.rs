@@ -28,7 +28,6 @@ pub(crate) const CLAIMS: &[Claim] = claims![
     the_daemon_is_one_less_worth_than_containerd.once(),
     the_daemon_runs_in_one_thread_per_process.once(),
     the_daemon_logs_to_the_fifo.once(),
-    a_start_without_a_config_fails_and_leaves_nothing.once(),
     info_tells_true_features.once(),
     version_is_told.once(),
     an_unknown_action_is_refused.once(),
@@ -200,15 +199,6 @@ fn the_daemon_logs_to_the_fifo(t: &Test) {
     let text = shim.log();
     assert!(!text.contains("panicked"), "{text}");
     Invocation::new(t, &bundle, &sink).run("delete", b"").ok();
-}
-
-fn a_start_without_a_config_fails_and_leaves_nothing(t: &Test) {
-    let sink = EventSink::listen(t);
-    let bundle = Bundle::new(t, "web", |spec| spec);
-    fs::remove_file(bundle.dir.join("config.json")).unwrap();
-    let invocation = Invocation::new(t, &bundle, &sink);
-    let out = invocation.run("start", &invocation.stdin(Dialect::Bootstrap));
-    out.fails(&["config.json"]);
 }
 
 fn info_tells_true_features(t: &Test) {

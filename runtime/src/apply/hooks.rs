@@ -280,7 +280,8 @@ mod tests {
             });
             assert!(error.ends_with("xxxthe end"), "{}", &error[error.len() - 40..]);
             assert!(error.len() < 5000, "{}", error.len());
-            assert!(peak_memory_kib() < before + 1024);
+            // What the fork touches of the test program counts as well.
+            assert!(peak_memory_kib() < before + 16 * 1024);
         });
     }
 

@@ -17,6 +17,8 @@ pub enum Status {
     Creating,
     Created,
     Running,
+    /// Not the spec's, which allows more: all its processes are stopped by the freezer.
+    Paused,
     Stopped,
 }
 

@@ -1,11 +1,14 @@
 //! The process's standard streams.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use nix::errno::Errno;
-use rustix::fs::{CWD, Dev, FileType, Mode, OFlags, Uid};
+use rustix::fs::{Dev, FileType, OFlags, Uid};
 
+use super::rootfs::Root;
 use crate::plan::Process;
+use crate::sys::inside::{self, Links};
 use crate::{Call, Error, Kind, Result};
 
 /// The null device's numbers, kernel documentation Documentation/admin-guide/devices.txt.
@@ -21,8 +24,7 @@ pub fn new_session() -> Result<()> {
     rustix::process::setsid().map(drop).call(|| "setsid()".to_owned())
 }
 
-/// Makes three descriptors 0, 1 and 2, and gives them to the process's user. `/` is the
-/// container's root already.
+/// Makes three descriptors 0, 1 and 2, and gives them to the process's user.
 ///
 /// # Errors
 /// An argument error for another number of descriptors; EMFILE; those of [`give_to`].
@@ -32,7 +34,6 @@ pub fn connect(streams: Vec<OwnedFd>, process: &Process) -> Result<()> {
     })?;
     let [stdin, stdout, stderr] = [lift(stdin)?, lift(stdout)?, lift(stderr)?];
     put([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])?;
-    reopen_null()?;
     give_to(process.uid)
 }
 
@@ -87,12 +88,13 @@ fn give_to(uid: u32) -> Result<()> {
     Ok(())
 }
 
-/// Where a stream is the host's /dev/null, makes it the container's. A container without a
-/// /dev/null keeps the host's: it is the same device.
+/// Where one of init's streams is the host's /dev/null, makes it the container's. A container
+/// without a /dev/null keeps the host's: it is the same device. Not for a tenant: what is at
+/// /dev/null when it comes is the container's to say.
 ///
 /// # Errors
 /// Unsupported: the container's /dev/null is something else.
-fn reopen_null() -> Result<()> {
+pub fn use_own_null(root: &Root) -> Result<()> {
     let mut own = None;
     for (number, stream) in streams().into_iter().enumerate() {
         let stat = rustix::fs::fstat(stream).call(|| "fstat(<stdio>)".to_owned())?;
@@ -101,7 +103,7 @@ fn reopen_null() -> Result<()> {
         }
         let null = match own.take() {
             Some(null) => null,
-            None => match open_null() {
+            None => match open_null(root) {
                 Err(error) if error.errno() == Some(Errno::ENOENT) => return Ok(()),
                 result => result?,
             },
@@ -118,13 +120,10 @@ fn reopen_null() -> Result<()> {
 }
 
 /// The container's /dev/null, looked at before it is opened: opening a device may do things.
-fn open_null() -> Result<OwnedFd> {
-    let open = |flags| {
-        rustix::fs::openat(CWD, c"/dev/null", flags | OFlags::CLOEXEC, Mode::empty())
-            .call(|| "openat(\"/dev/null\")".to_owned())
-    };
-    check_null(&open(OFlags::PATH | OFlags::NOFOLLOW)?)?;
-    let null = open(OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NOCTTY)?;
+fn open_null(root: &Root) -> Result<OwnedFd> {
+    let path = Path::new("dev/null");
+    check_null(&inside::locate(root.as_fd(), path, Links::Refuse)?)?;
+    let null = inside::open(root.as_fd(), path, Links::Refuse, OFlags::RDWR | OFlags::NOCTTY)?;
     check_null(&null)?;
     Ok(null)
 }
@@ -191,8 +190,9 @@ mod tests {
             let log = out.try_clone().unwrap();
             let streams = vec![null.into(), out.into(), open(scene.path("out")).into()];
             let devices = default_devices();
-            scene.enter(&Rootfs { devices, ..scene.rootfs(default_mounts()) });
+            let root = scene.enter(&Rootfs { devices, ..scene.rootfs(default_mounts()) });
             connect(streams, &process(1234)).unwrap();
+            use_own_null(&root).unwrap();
             assert_eq!(log.metadata().unwrap().uid(), 1234);
             assert_eq!(host_null.metadata().unwrap().uid(), before);
             let own = std::fs::metadata("/dev/null").unwrap();

@@ -47,7 +47,7 @@ pub use devices::{DeviceAccess, DeviceAction, DeviceClass, DevicePolicy, DeviceR
 pub use entry::Entry;
 pub use freezer::Freeze;
 pub use layout::{Access, Hierarchy, Layout};
-pub use oom::{OomWatch, Readiness};
+pub use oom::{OomKills, OomWatch, Readiness};
 pub use plan::{CgroupPlan, Driver};
 pub use stats::Stats;
 pub use write::{Choice, Missing, Write};

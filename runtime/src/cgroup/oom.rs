@@ -144,6 +144,55 @@ fn watch_v2(directory: &Path) -> Result<Source> {
     Ok(Source::V2 { events, path })
 }
 
+/// Tells after a death whether the kernel has killed for want of memory in a cgroup meanwhile.
+#[derive(Debug)]
+pub struct OomKills {
+    counter: Counter,
+    before: u64,
+}
+
+#[derive(Debug)]
+enum Counter {
+    At(PathBuf),
+    Open(OwnedFd),
+}
+
+impl OomKills {
+    /// Since the cgroup was made. Nothing is read yet. None: no hierarchy counts.
+    pub fn since_birth(paths: &CgroupPaths) -> Option<OomKills> {
+        counter_of(paths).map(|path| OomKills { counter: Counter::At(path), before: 0 })
+    }
+
+    /// Since now; the count can be asked for in another mount namespace. None: no hierarchy
+    /// counts, or the count cannot be read.
+    pub fn since_now(paths: &CgroupPaths) -> Option<OomKills> {
+        let counter = files::open(&counter_of(paths)?, OFlags::RDONLY).ok()?;
+        let before = count(&files::read_fd(&counter).ok()?)?;
+        Some(OomKills { counter: Counter::Open(counter), before })
+    }
+
+    /// How many; 0 where that cannot be known.
+    pub fn count(&self) -> u64 {
+        let content = match &self.counter {
+            Counter::At(path) => files::try_read(path),
+            Counter::Open(file) => {
+                rustix::fs::seek(file, SeekFrom::Start(0)).and_then(|_| files::read_fd(file))
+            }
+        };
+        let now = content.ok().and_then(|content| count(&content));
+        now.unwrap_or_default().saturating_sub(self.before)
+    }
+}
+
+fn counter_of(paths: &CgroupPaths) -> Option<PathBuf> {
+    let v1 = paths.v1("memory").map(|directory| directory.join("memory.oom_control"));
+    v1.or_else(|| paths.v2().map(|directory| directory.join("memory.events")))
+}
+
+fn count(content: &str) -> Option<u64> {
+    files::flat_value(content, "oom_kill").and_then(|count| count.parse().ok())
+}
+
 #[cfg(test)]
 mod tests {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -184,6 +233,18 @@ mod tests {
         assert_eq!(group.run(HOG), 128 + 9);
         let mut watch = OomWatch::new(group.cgroup.paths()).unwrap();
         assert_eq!(watch.drain().unwrap(), Some(0));
+    }
+
+    #[test]
+    fn kills_are_counted_from_birth_or_from_a_moment_on() {
+        let mut group = TestCgroup::new(r#"{"memory":{"limit":16777216,"swap":16777216}}"#);
+        let born = OomKills::since_birth(group.cgroup.paths()).unwrap();
+        assert_eq!(born.count(), 0);
+        assert_eq!(group.run(HOG), 128 + 9);
+        let later = OomKills::since_now(group.cgroup.paths()).unwrap();
+        assert_eq!((born.count(), later.count()), (1, 0));
+        assert_eq!(group.run(HOG), 128 + 9);
+        assert_eq!((born.count(), later.count()), (2, 1));
     }
 
     #[test]

@@ -2,5 +2,5 @@
 
 mod state;
 
-pub(crate) use state::stat_field;
 pub use state::{ProcessId, State, StateDir};
+pub(crate) use state::{START, STARTED, stat_field};

@@ -7,18 +7,30 @@
 
 use std::fs::{DirBuilder, File};
 use std::io::{ErrorKind, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::intel_rdt::RdtGroups;
 use crate::cgroup::CgroupPaths;
 use crate::error::{At, Call, Error, Kind, Result};
 use crate::plan::{ExecTemplate, Hooks, Plan};
+use crate::sys::socket;
 
 const STATE: &str = "state.json";
 const FILTER: &str = "seccomp.bpf";
+/// What is removed with a container's state. The state itself comes last: what a removal that is
+/// broken off leaves is found by the next one.
+const FILES: [&str; 6] = [".seccomp.bpf", FILTER, START, STARTED, ".state.json", STATE];
+
+/// FIFO by which a container without a daemon is started.
+pub(crate) const START: &str = "start.fifo";
+/// FIFO by which it tells how that went.
+pub(crate) const STARTED: &str = "started.fifo";
 
 /// A process that can be told from a later one of the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +65,33 @@ impl ProcessId {
     /// As for [`ProcessId::of`].
     pub fn exists(&self) -> Result<bool> {
         Ok(ProcessId::of(self.pid)?.as_ref() == Some(self))
+    }
+
+    /// This very process, to be signalled or waited for; None when it has ended. A zombie, which
+    /// only its parent can tell from a process, is one that has ended.
+    ///
+    /// # Errors
+    /// As for [`ProcessId::of`]; pidfd_open(2).
+    pub fn open(&self) -> Result<Option<OwnedFd>> {
+        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(None) };
+        let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Err(Errno::SRCH) => return Ok(None),
+            other => other.call(|| format!("pidfd_open({})", self.pid))?,
+        };
+        // Compared after it was opened: until then the number could have become another one's.
+        if !self.exists()? || has_ended(&pidfd)? {
+            return Ok(None);
+        }
+        Ok(Some(pidfd))
+    }
+}
+
+/// A pidfd polls readable from the end of its process's last thread on.
+fn has_ended(pidfd: &OwnedFd) -> Result<bool> {
+    match socket::wait_readable(pidfd.as_fd(), 0) {
+        Ok(()) => Ok(true),
+        Err(Errno::TIMEDOUT) => Ok(false),
+        Err(errno) => Err(errno).call(|| "poll(pidfd, 0 ms)".into()),
     }
 }
 
@@ -128,6 +167,11 @@ impl StateDir {
     /// The directory of a container that should exist.
     pub fn open(path: &Path) -> StateDir {
         StateDir { path: path.to_owned() }
+    }
+
+    /// The path of one of its files.
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
+        self.path.join(name)
     }
 
     /// Writes the state: what a reader finds is always whole.
@@ -211,7 +255,7 @@ impl StateDir {
     /// # Errors
     /// The file system's. That nothing is there is none.
     pub fn remove(&self) -> Result<()> {
-        for name in [STATE, FILTER, ".state.json", ".seccomp.bpf"] {
+        for name in FILES {
             let path = self.path.join(name);
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {

@@ -82,6 +82,14 @@ impl Channel {
         Channel { socket }
     }
 
+    /// The same channel by a descriptor that is not below `lowest`.
+    ///
+    /// # Errors
+    /// fcntl(2).
+    pub(super) fn above(&self, lowest: u32) -> Result<Channel> {
+        super::fd_above(&self.socket, lowest).map(Channel::from_fd)
+    }
+
     /// Sends a message with descriptors.
     ///
     /// # Errors
@@ -160,6 +168,13 @@ impl Channel {
             Some(payload) => parse(payload).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// All that was [said](Channel::say) into a stream that does not keep messages apart.
+    pub(super) fn words_of<M: DeserializeOwned>(stream: &[u8]) -> Result<Vec<M>> {
+        // JSON has no such byte in it.
+        let words = stream.split(|byte| *byte == TAG_INLINE).filter(|word| !word.is_empty());
+        words.map(parse).collect()
     }
 
     fn receive_now<M: DeserializeOwned>(&self, wait: Wait) -> Result<Received<M>> {

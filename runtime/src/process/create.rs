@@ -10,17 +10,20 @@ use rustix::fs::{Mode, OFlags};
 
 use super::channel::Deadline;
 use super::fork;
+use super::gate::Gate;
 use super::init::Setup;
 use super::main::{Main, Outcome};
 use super::pid_file::PidFile;
 use super::protocol::{Building, Entering, Peer};
+use super::target::Handover;
 use super::undo::Undo;
-use super::{CreateRequest, Facts, rendezvous};
+use super::{CreateRequest, Facts, StartedBy, rendezvous, upkeep};
 use crate::apply::id_maps::{self, MapWriter};
 use crate::apply::intel_rdt::{self, RdtGroups};
 use crate::apply::namespaces::Joins;
 use crate::apply::oci_state::{OciState, Status};
-use crate::apply::{own, rootfs};
+use crate::apply::own;
+use crate::apply::rootfs::{self, EmptyMountNamespace, OldTree};
 use crate::cgroup::{Cgroup, CgroupDirectory, CgroupPaths, Layout};
 use crate::container::{ProcessId, State, StateDir};
 use crate::error::{At, Call, Error, Result};
@@ -34,48 +37,56 @@ const CHAIN_DEADLINE: Duration = Duration::from_secs(60);
 const HOOK_DEADLINE: Duration = Duration::from_secs(600);
 
 /// Makes the container.
-pub(super) fn run(
-    main: &Main<'_>,
-    request: &CreateRequest,
-    stdio: Vec<OwnedFd>,
-) -> Result<Outcome> {
+pub(super) fn run(main: &Main<'_>, request: &CreateRequest, fds: Vec<OwnedFd>) -> Result<Outcome> {
     let host = main.host;
-    let plan = {
+    let mut plan = {
         let spec = Spec::load(&request.bundle)?;
         Plan::new(request, &spec, host)?
     };
+    plan.process.env.extend(request.options.extra_fds.environment());
     let mut undo = Undo::default();
-    let made = make(main, request, &plan, &host.cgroups, stdio, &mut undo);
+    let made = make(main, request, &plan, &host.cgroups, fds, &mut undo);
     undo.settle(made)
 }
 
 fn make<'a>(
-    main: &Main<'_>,
+    main: &'a Main<'_>,
     request: &CreateRequest,
     plan: &'a Plan,
     layout: &Layout,
-    stdio: Vec<OwnedFd>,
+    mut stdio: Vec<OwnedFd>,
     undo: &mut Undo<'a>,
 ) -> Result<Outcome> {
+    let extra = request.options.extra_fds.split_off(&mut stdio)?;
     let joins = Joins::open(&plan.namespaces)?;
     let pid_file = PidFile::prepare(request.pid_file.as_deref())?;
     let (dir, mut state) = record(request, plan, layout, undo)?;
-    let rootfs = prepare_rootfs(main, plan, &mut state, undo)?;
+    let mut rootfs = prepare_rootfs(main, plan, &mut state, undo)?;
     let cgroup = make_cgroup(plan, layout, undo)?;
+    rootfs.copy_cgroups(&plan.rootfs, cgroup.paths()).at("rootfs")?;
     let entry = cgroup.entry()?;
     state.rdt = make_rdt_groups(main, plan, undo)?;
     own::prepare(&plan.process)?;
-    let setup = Setup { plan, joins, entry, cgroup: cgroup.paths().clone(), rootfs, stdio };
+    let handover = Handover { gate: gate(request, &dir)?, extra };
+    let old_tree = match main.empty {
+        Some(_) if EmptyMountNamespace::suits(plan) => OldTree::Empty,
+        _ => OldTree::Host { site: &plan.site },
+    };
+    let cgroup = cgroup.paths().clone();
+    let setup =
+        Setup { plan, joins, entry, cgroup: cgroup.clone(), rootfs, old_tree, stdio, handover };
     let peer = fork::fork(main, setup, deadline(plan), undo)?;
+    // From here there is a container, and its end has hooks (runtime.md, "Lifecycle", 12 and 13).
+    undo.afterwards("poststop hooks", || poststop(main, plan));
     let pid = peer.child.pid;
     state.init = ProcessId::of(pid)?;
-    state.cgroup = cgroup.paths().clone();
+    state.cgroup = cgroup.clone();
     dir.update(&state)?;
     let (start, console) = meet(main, plan, &state, peer, undo)?.ready()?;
     if let Some(pid_file) = pid_file {
         pid_file.write(pid)?;
     }
-    Ok(Outcome::Created { facts: facts(plan, cgroup.paths()), start, console })
+    Ok(Outcome::Created { facts: facts(plan, &cgroup), start, console })
 }
 
 /// Writes down what is about to be made, before any of it is: a main that is killed leaves
@@ -92,6 +103,13 @@ fn record(
     let state = State::planned(plan, planned_cgroup(plan, layout));
     dir.save(&state)?;
     Ok((dir, state))
+}
+
+fn gate(request: &CreateRequest, dir: &StateDir) -> Result<Option<Gate>> {
+    match request.options.started_by {
+        StartedBy::Daemon => Ok(None),
+        StartedBy::Anyone => Gate::make(dir).at("make the gate").map(Some),
+    }
 }
 
 fn planned_cgroup(plan: &Plan, layout: &Layout) -> CgroupPaths {
@@ -179,10 +197,21 @@ fn meet<'a>(
     Ok(peer)
 }
 
-/// How long main waits for init in all.
+/// After a create that failed, as at a delete: all of them run, and a failure changes nothing.
+fn poststop(main: &Main<'_>, plan: &Plan) -> Result<()> {
+    let stopped = OciState::of(plan, Status::Stopped, None);
+    upkeep::run_poststop(main.single, &plan.hooks.poststop, &stopped)
+        .into_iter()
+        .next()
+        .map_or(Ok(()), Err)
+}
+
+/// How long main waits for init in all, its own hooks included, for which init waits.
 fn deadline(plan: &Plan) -> Deadline {
-    let hooks = plan.hooks.create_container.iter();
-    let hooks: Duration = hooks
+    let hooks = &plan.hooks;
+    let hooks: Duration = [&hooks.prestart, &hooks.create_runtime, &hooks.create_container]
+        .into_iter()
+        .flatten()
         .map(|hook| hook.timeout_secs.map_or(HOOK_DEADLINE, Duration::from_secs))
         .fold(Duration::ZERO, Duration::saturating_add);
     Deadline::after(CHAIN_DEADLINE.saturating_add(hooks))

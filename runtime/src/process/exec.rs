@@ -6,23 +6,26 @@
 //! container's cgroup.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags};
 
 use super::channel::{Channel, Deadline};
+use super::death::Witness;
+use super::fork::Terms;
 use super::main::{Main, Outcome};
 use super::operation::Role;
 use super::pid_file::PidFile;
 use super::protocol::{Entering, Mapping, Peer, ToMain, ToParent, Wish};
-use super::target::{self, Target};
+use super::target::{self, Handover, Target};
 use super::undo::Undo;
-use super::{Child, ExecRequest, Facts, fork, intermediate, rendezvous};
+use super::{Child, ExecRequest, Facts, WhenPaused, fork, intermediate, rendezvous};
 use crate::apply::namespaces;
 use crate::apply::oci_state::{OciState, Status};
 use crate::apply::scheduling::{self, Cpus};
 use crate::apply::{console, own, stdio};
-use crate::cgroup::{Cgroup, Entry, Freeze};
+use crate::cgroup::{Cgroup, Entry, Freeze, OomKills};
 use crate::container::{ProcessId, State, StateDir};
 use crate::error::{At, Call, Error, Kind, Result};
 use crate::plan::{Namespace, Process, ProcessPlan, SeccompListener};
@@ -40,6 +43,7 @@ struct Setup<'a> {
     /// The container's root directory, where a mount namespace does not say it.
     root: Option<OwnedFd>,
     stdio: Vec<OwnedFd>,
+    handover: Handover,
 }
 
 /// Makes the tenant.
@@ -52,16 +56,18 @@ pub(super) fn run(
         return Err(Error::new(Kind::Corrupt("exec came without init's pidfd".into())));
     }
     let init = fds.remove(0);
+    let extra = request.extra_fds.split_off(&mut fds)?;
     let state = StateDir::open(&request.state_dir).require()?;
     let plan = ProcessPlan::new(&request.process, &state.container, main.host)?;
     let id = running(&state)?;
     let setup = Setup {
         state: &state,
         process: &plan.process,
-        entry: enter_cgroup(&state, id)?,
+        entry: enter_cgroup(&state, id, request.when_paused)?,
         init,
         root: open_root(&state, id)?,
         stdio: fds,
+        handover: Handover { extra, gate: None },
     };
     let mut undo = Undo::default();
     let made = make(main, request, setup, &mut undo);
@@ -82,7 +88,9 @@ fn make(
         groups.join(&main.host.resctrl, peer.child.pid).at("linux.intelRdt")?;
     }
     if let Some(listener) = listener_of(state) {
-        let told = OciState::of_container(&state.container, Status::Running, Some(peer.child.pid));
+        // The tenant's own pid is beside the state, which is the container's.
+        let init = state.init.map(|init| init.pid);
+        let told = OciState::of_container(&state.container, Status::Running, init);
         rendezvous::hand_over(listener, &told, &peer)?;
     }
     let pid = peer.child.pid;
@@ -104,9 +112,9 @@ fn running(state: &State) -> Result<ProcessId> {
     }
 }
 
-fn enter_cgroup(state: &State, init: ProcessId) -> Result<Entry> {
+fn enter_cgroup(state: &State, init: ProcessId, when_paused: WhenPaused) -> Result<Entry> {
     let cgroup = Cgroup::open(&state.cgroup);
-    if cgroup.freezer_state()? == Some(Freeze::Frozen) {
+    if when_paused == WhenPaused::Refuse && cgroup.freezer_state()? == Some(Freeze::Frozen) {
         return Err(Error::new(Kind::State("cannot exec in a paused container".into())));
     }
     cgroup.entry_beside(init.pid)
@@ -126,6 +134,7 @@ fn open_root(state: &State, init: ProcessId) -> Result<Option<OwnedFd>> {
 fn fork_tenant(main: &Main<'_>, setup: Setup<'_>, undo: &mut Undo<'_>) -> Result<Peer<Entering>> {
     let (ours, theirs) = Channel::pair()?;
     let deadline = Deadline::after(DEADLINE);
+    let witness = Rc::new(Witness::new(OomKills::since_now(&setup.state.cgroup))?);
     let child = if main_may_join(setup.state) {
         join(&setup, main.single)?;
         let cgroup = setup.entry.clone_into.as_ref().map(AsFd::as_fd);
@@ -137,11 +146,18 @@ fn fork_tenant(main: &Main<'_>, setup: Setup<'_>, undo: &mut Undo<'_>) -> Result
             }
         }
     } else {
-        through_intermediate(main, setup, &ours, theirs, deadline, undo)?
+        through_intermediate(
+            main,
+            setup,
+            &ours,
+            theirs,
+            Terms { witness: &witness, deadline },
+            undo,
+        )?
     };
-    main.announce(&child, Role::Target)?;
     fork::undo_by_killing(&child, undo)?;
-    Ok(Peer::new("tenant", ours, child, deadline))
+    main.announce(&child, Role::Target)?;
+    Ok(Peer::new("tenant", ours, child, &witness, deadline))
 }
 
 /// Main itself goes into the container where it has nothing left to do outside of it. A user
@@ -171,7 +187,7 @@ fn through_intermediate(
     setup: Setup<'_>,
     tenant_ours: &Channel,
     tenant_theirs: Channel,
-    deadline: Deadline,
+    terms: Terms<'_>,
     undo: &mut Undo<'_>,
 ) -> Result<Child> {
     let (ours, theirs) = Channel::pair()?;
@@ -184,9 +200,10 @@ fn through_intermediate(
         }
     };
     drop((setup, theirs, tenant_theirs));
-    main.announce(&child, Role::Intermediate)?;
     fork::undo_by_killing(&child, undo)?;
-    match Peer::<Mapping>::new("intermediate", ours, child, deadline).wish()? {
+    main.announce(&child, Role::Intermediate)?;
+    let Terms { witness, deadline } = terms;
+    match Peer::<Mapping>::new("intermediate", ours, child, witness, deadline).wish()? {
         Wish::Forked(tenant) => Ok(tenant),
         Wish::Map | Wish::OffsetTime => {
             Err(Error::new(Kind::Corrupt("the intermediate of an exec asked for maps".into())))
@@ -201,7 +218,7 @@ fn lead_in(
     tenant_channel: Channel,
     single: &SingleThreaded,
 ) -> ! {
-    super::set_name(c"myshim:inter");
+    super::set_name(c"inter:entry");
     let parent = ToParent { channel: main };
     let forked = setup
         .entry
@@ -241,22 +258,16 @@ fn join(setup: &Setup<'_>, single: &SingleThreaded) -> Result<()> {
 
 /// The tenant's whole life, up to the user's program.
 fn tenant(setup: Setup<'_>, channel: &Channel, single: &SingleThreaded) -> ! {
-    super::set_name(c"myshim:tenant");
+    super::set_name(c"tenant:entry");
     let main = ToParent { channel };
-    let Setup { state, process, entry, stdio, .. } = setup;
-    match establish(state, process, &entry, stdio, &main) {
-        Ok(target) => target.serve(channel, single, || Ok(())),
+    match establish(setup, &main) {
+        Ok(target) => target.serve(single, || Ok(())),
         Err(error) => target::fail(&main, error),
     }
 }
 
-fn establish<'a>(
-    state: &'a State,
-    process: &'a Process,
-    entry: &Entry,
-    streams: Vec<OwnedFd>,
-    main: &ToParent<'_>,
-) -> Result<Target<'a>> {
+fn establish<'a>(setup: Setup<'a>, main: &ToParent<'a>) -> Result<Target<'a>> {
+    let Setup { state, process, entry, stdio: streams, handover, .. } = setup;
     stdio::new_session()?;
     let affinity = &process.exec_cpu_affinity;
     if !affinity.initial.is_empty() {
@@ -270,13 +281,16 @@ fn establish<'a>(
     scheduling::set_affinity(wanted).at("process.execCPUAffinity")?;
     let procfs = Procfs::open()?;
     let console = connect(process, streams).at("standard streams")?;
+    super::set_name(c"tenant:identity");
     let target = Target::establish(
         process,
         &state.container.id,
         state.container.seccomp.as_ref(),
+        handover,
         main,
         &procfs,
     )?;
+    super::set_name(c"tenant:ready");
     target::ready(main, console)?;
     Ok(target)
 }

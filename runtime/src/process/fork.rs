@@ -1,10 +1,12 @@
 //! Forking init, directly or through an intermediate.
 
 use std::os::fd::AsFd;
+use std::rc::Rc;
 
 use rustix::io::Errno;
 
 use super::channel::{Channel, Deadline};
+use super::death::Witness;
 use super::init::{self, Entry, Setup};
 use super::main::Main;
 use super::operation::Role;
@@ -12,7 +14,9 @@ use super::protocol::{Entering, Mapping, Peer, Wish};
 use super::undo::Undo;
 use super::{Child, intermediate};
 use crate::apply::id_maps::{self, MapWriter};
+use crate::apply::rootfs::{EmptyMountNamespace, OldTree, Visit};
 use crate::apply::{namespaces, time_offsets};
+use crate::cgroup::OomKills;
 use crate::error::{At, Call, Error, Kind, Result};
 use crate::plan::{IdMaps, Namespace, Namespaces, Plan};
 use crate::sys::process::{self, Clone, Forked, SingleThreaded};
@@ -36,19 +40,28 @@ pub(super) fn fork(
     undo: &mut Undo<'_>,
 ) -> Result<Peer<Entering>> {
     let (ours, theirs) = Channel::pair()?;
+    let witness = Rc::new(Witness::new(OomKills::since_birth(&setup.cgroup))?);
     let child = if takes_intermediate(&setup.plan.namespaces) {
-        through_intermediate(main, setup, &ours, theirs, deadline, undo)?
+        let terms = Terms { witness: &witness, deadline };
+        through_intermediate(main, setup, &ours, theirs, terms, undo)?
     } else {
         directly(main, setup, &ours, theirs)?
     };
-    main.announce(&child, Role::Target)?;
     undo_by_killing(&child, undo)?;
-    Ok(Peer::new("init", ours, child, deadline))
+    main.announce(&child, Role::Target)?;
+    Ok(Peer::new("init", ours, child, &witness, deadline))
+}
+
+/// How long main waits for a process, and who explains its death.
+#[derive(Clone, Copy)]
+pub(super) struct Terms<'a> {
+    pub(super) witness: &'a Rc<Witness>,
+    pub(super) deadline: Deadline,
 }
 
 fn directly(main: &Main<'_>, setup: Setup<'_>, ours: &Channel, theirs: Channel) -> Result<Child> {
     let flags = super::CLONE_PARENT | namespaces::flags_at_clone(&setup.plan.namespaces);
-    match clone_into_cgroup(main.single, flags, &setup).at("fork init")? {
+    match clone_init(main, flags, &setup).at("fork init")? {
         Forked::Parent { pid, pidfd } => Ok(Child { pid, pidfd }),
         Forked::Child(single) => {
             leave_main(&single, main, &[ours]);
@@ -62,14 +75,12 @@ fn through_intermediate(
     setup: Setup<'_>,
     init_ours: &Channel,
     init_theirs: Channel,
-    deadline: Deadline,
+    terms: Terms<'_>,
     undo: &mut Undo<'_>,
 ) -> Result<Child> {
     let plan = setup.plan;
     let (ours, theirs) = Channel::pair()?;
-    let child = match clone_into_cgroup(main.single, super::CLONE_PARENT, &setup)
-        .at("fork intermediate")?
-    {
+    let child = match clone_init(main, super::CLONE_PARENT, &setup).at("fork intermediate")? {
         Forked::Parent { pid, pidfd } => Child { pid, pidfd },
         Forked::Child(single) => {
             leave_main(&single, main, &[&ours, init_ours]);
@@ -77,9 +88,9 @@ fn through_intermediate(
         }
     };
     drop((setup, theirs, init_theirs));
-    main.announce(&child, Role::Intermediate)?;
     undo_by_killing(&child, undo)?;
-    fulfil(main, plan, Peer::new("intermediate", ours, child, deadline))
+    main.announce(&child, Role::Intermediate)?;
+    fulfil(main, plan, Peer::new("intermediate", ours, child, terms.witness, terms.deadline))
 }
 
 /// Does what the intermediate asks for until it has forked init.
@@ -104,15 +115,19 @@ fn write_maps(main: &Main<'_>, pid: i32, maps: &IdMaps) -> Result<()> {
     writer.write(main.single, id_maps::open_proc(pid)?.as_fd(), pid, maps)
 }
 
-/// A fork that is born in the container's v2 cgroup, where there is one.
-pub(super) fn clone_into_cgroup(
-    single: &SingleThreaded,
-    flags: u64,
-    setup: &Setup<'_>,
-) -> Result<Forked> {
+/// A fork that is born in the container's v2 cgroup, where there is one, and sees the mounts that
+/// init begins with.
+fn clone_init(main: &Main<'_>, flags: u64, setup: &Setup<'_>) -> Result<Forked> {
+    let visit = match setup.old_tree {
+        OldTree::Empty => main.empty.map(EmptyMountNamespace::enter).transpose()?,
+        OldTree::Host { .. } => None,
+    };
     let cgroup = setup.entry.clone_into.as_ref().map(AsFd::as_fd);
-    let clone = Clone { flags, cgroup, ..Clone::default() };
-    process::clone3(single, &clone).call(|| {
+    let forked = process::clone3(main.single, &Clone { flags, cgroup, ..Clone::default() });
+    if !matches!(forked, Ok(Forked::Child(_))) {
+        visit.map_or(Ok(()), Visit::end)?;
+    }
+    forked.call(|| {
         let into = if cgroup.is_some() { "|CLONE_INTO_CGROUP" } else { "" };
         format!("clone3({flags:#x}|CLONE_PIDFD{into})")
     })

@@ -7,10 +7,10 @@ use std::os::fd::OwnedFd;
 
 use super::channel::Channel;
 use super::protocol::{ToMain, ToParent};
-use super::target::{self, Target};
+use super::target::{self, Handover, Target};
 use super::{hooks, rendezvous};
 use crate::apply::namespaces::{self as ns, Joins, Refused};
-use crate::apply::rootfs::{self, PreparedRootfs, Root, Surroundings};
+use crate::apply::rootfs::{self, OldTree, PreparedRootfs, Root, Surroundings};
 use crate::apply::{console, hostname, network, scheduling, stdio, sysctl};
 use crate::cgroup::CgroupPaths;
 use crate::error::{At, Call, Result};
@@ -25,7 +25,9 @@ pub(super) struct Setup<'a> {
     pub(super) entry: crate::cgroup::Entry,
     pub(super) cgroup: CgroupPaths,
     pub(super) rootfs: PreparedRootfs,
+    pub(super) old_tree: OldTree<'a>,
     pub(super) stdio: Vec<OwnedFd>,
+    pub(super) handover: Handover,
 }
 
 /// Who has entered the v1 cgroups.
@@ -39,18 +41,18 @@ pub(super) enum Entry {
 
 /// Init's whole life, up to the user's program.
 pub(super) fn run(setup: Setup<'_>, channel: &Channel, single: &SingleThreaded, entry: Entry) -> ! {
-    super::set_name(c"myshim:init");
+    super::set_name(c"init:namespaces");
     let plan = setup.plan;
     let main = ToParent { channel };
     match establish(setup, &main, single, entry) {
-        Ok(target) => target.serve(channel, single, || hooks::start_container(single, plan)),
+        Ok(target) => target.serve(single, || hooks::start_container(single, plan)),
         Err(error) => target::fail(&main, error),
     }
 }
 
 fn establish<'a>(
     mut setup: Setup<'a>,
-    main: &ToParent<'_>,
+    main: &ToParent<'a>,
     single: &SingleThreaded,
     entry: Entry,
 ) -> Result<Target<'a>> {
@@ -60,9 +62,19 @@ fn establish<'a>(
     if rendezvous::needed(plan) {
         main.ask(&ToMain::Entered)?;
     }
-    let Setup { rootfs, cgroup, stdio, .. } = setup;
-    let (procfs, console) = build_world(plan, rootfs, &cgroup, stdio, single)?;
-    let target = Target::establish(&plan.process, &plan.id, plan.seccomp.as_ref(), main, &procfs)?;
+    let Setup { rootfs, old_tree, cgroup, stdio, handover, .. } = setup;
+    let surroundings = Surroundings {
+        namespaces: &plan.namespaces,
+        cgroups: &cgroup,
+        cgroup_path: &plan.cgroup.path,
+        old_tree,
+    };
+    super::set_name(c"init:rootfs");
+    let (procfs, console) = build_world(plan, rootfs, &surroundings, stdio, single)?;
+    super::set_name(c"init:identity");
+    let filter = plan.seccomp.as_ref();
+    let target = Target::establish(&plan.process, &plan.id, filter, handover, main, &procfs)?;
+    super::set_name(c"init:ready");
     target::ready(main, console)?;
     Ok(target)
 }
@@ -90,17 +102,11 @@ fn enter(setup: &mut Setup<'_>, single: &SingleThreaded, entry: Entry) -> Result
 fn build_world(
     plan: &Plan,
     rootfs: PreparedRootfs,
-    cgroups: &CgroupPaths,
+    surroundings: &Surroundings<'_>,
     streams: Vec<OwnedFd>,
     single: &SingleThreaded,
 ) -> Result<(Procfs, Option<OwnedFd>)> {
-    let surroundings = Surroundings {
-        namespaces: &plan.namespaces,
-        cgroups,
-        cgroup_path: &plan.cgroup.path,
-        site: &plan.site,
-    };
-    let root = rootfs::build(&plan.rootfs, rootfs, &surroundings).at("rootfs")?;
+    let root = rootfs::build(&plan.rootfs, rootfs, surroundings).at("rootfs")?;
     let procfs = root.procfs()?;
     hooks::create_container(single, plan)?;
     root.enter(&plan.rootfs).at("enter rootfs")?;

@@ -22,7 +22,7 @@ use crate::sys::process::{self, Clone, Forked, SingleThreaded};
 
 /// The intermediate's whole life. `main` is its own channel, `init` the end that init will use.
 pub(super) fn run(setup: Setup<'_>, main: &Channel, init: Channel, single: &SingleThreaded) -> ! {
-    super::set_name(c"myshim:inter");
+    super::set_name(c"inter:cgroup");
     let parent = ToParent { channel: main };
     let told = match fork_init(setup, &parent, init, single) {
         Ok(child) => parent.tell(&ToMain::InitForked { pid: child.pid }, &[child.pidfd.as_fd()]),
@@ -38,6 +38,7 @@ fn fork_init(
     single: &SingleThreaded,
 ) -> Result<Child> {
     setup.entry.join_self().at("join cgroup")?;
+    super::set_name(c"inter:namespace");
     let wanted = &setup.plan.namespaces;
     if wanted.user != Namespace::Host {
         // Those that belong to the host's user namespace can be joined only from there.
@@ -49,6 +50,7 @@ fn fork_init(
         process::unshare(single, TIME.flag).call(|| "unshare(CLONE_NEWTIME)".into())?;
         main.ask(&ToMain::OffsetTime).at("time namespace")?;
     }
+    super::set_name(c"inter:fork");
     let flags = super::CLONE_PARENT | namespaces::flags_at_clone(wanted);
     let forked = process::clone3(single, &Clone { flags, ..Clone::default() })
         .call(|| format!("clone3({flags:#x})"))

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::channel::{Channel, Deadline, Received};
 use super::operation::{Role, Wire};
 use super::{Child, Facts, Request, create, exec, upkeep};
+use crate::apply::rootfs::EmptyMountNamespace;
 use crate::error::{Error, Kind, Result};
 use crate::plan::Host;
 use crate::sys::process::{self, SingleThreaded};
@@ -23,8 +24,8 @@ pub(super) enum Outcome {
         /// Its pseudo terminal's master.
         console: Option<OwnedFd>,
     },
-    /// Done.
-    Done,
+    /// Done, with warnings.
+    Done(Vec<String>),
 }
 
 /// What every operation works with.
@@ -32,6 +33,8 @@ pub(super) struct Main<'a> {
     pub(super) daemon: &'a Channel,
     pub(super) single: &'a SingleThreaded,
     pub(super) host: &'a Host,
+    /// Where init may start in place of a copy of the host's mounts; None where it cannot be had.
+    pub(super) empty: Option<&'a EmptyMountNamespace>,
 }
 
 impl Main<'_> {
@@ -43,15 +46,20 @@ impl Main<'_> {
 }
 
 /// Main's whole life.
-pub(super) fn run(daemon: &Channel, single: &SingleThreaded, host: &Result<Host>) -> ! {
+pub(super) fn run(
+    daemon: &Channel,
+    single: &SingleThreaded,
+    host: &Result<Host>,
+    empty: Option<&EmptyMountNamespace>,
+) -> ! {
     super::set_name(c"myshim:main");
     die_with_daemon();
     let outcome = match host {
-        Ok(host) => serve(&Main { daemon, single, host }),
+        Ok(host) => serve(&Main { daemon, single, host, empty }),
         Err(error) => Err(error.clone().at("read the host's facts")),
     };
     let told = match outcome {
-        Ok(Outcome::Done) => daemon.send(&Wire::Done, &[]),
+        Ok(Outcome::Done(warnings)) => daemon.send(&Wire::Done { warnings }, &[]),
         Ok(Outcome::Created { facts, start, console }) => {
             let fds: Vec<BorrowedFd<'_>> = [Some(start.as_fd()), console.as_ref().map(AsFd::as_fd)]
                 .into_iter()
@@ -83,8 +91,8 @@ fn serve(main: &Main<'_>) -> Result<Outcome> {
     match request {
         Request::Create(request) => create::run(main, &request, fds),
         Request::Exec(request) => exec::run(main, &request, fds),
-        Request::Delete(request) => upkeep::delete(main, &request).map(done),
-        Request::Update(request) => upkeep::update(&request).map(done),
+        Request::Delete(request) => upkeep::delete(main, &request).map(Outcome::Done),
+        Request::Update(request) => upkeep::update(&request).map(Outcome::Done),
         Request::Freeze(request) => upkeep::freeze(&request).map(done),
         Request::KillAll(request) => upkeep::kill_all(&request).map(done),
         Request::Poststart(request) => upkeep::poststart(main, &request).map(done),
@@ -92,5 +100,5 @@ fn serve(main: &Main<'_>) -> Result<Outcome> {
 }
 
 fn done((): ()) -> Outcome {
-    Outcome::Done
+    Outcome::Done(Vec::new())
 }

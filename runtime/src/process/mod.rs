@@ -14,6 +14,7 @@ mod create;
 mod death;
 mod exec;
 mod fork;
+mod gate;
 mod hooks;
 mod init;
 mod intermediate;
@@ -29,8 +30,11 @@ mod undo;
 mod upkeep;
 
 use std::ffi::CStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
+use crate::error::Call;
+
+pub use gate::{start_container, status};
 pub use operation::{Operation, StartChannel, StartOutcome};
 pub use request::*;
 pub use spawner::Spawner;
@@ -39,9 +43,17 @@ pub use upkeep::delete_container;
 /// CLONE_PARENT of linux/sched.h: the caller's parent becomes the child's.
 const CLONE_PARENT: u64 = 0x8000;
 
-/// Names the process as ps(1) shows it. Fails only for a bad pointer.
+/// Names the process as ps(1) shows it: who it is, and after a colon the step it is at, which a
+/// zombie still tells. 15 bytes at most. Fails only for a bad pointer.
 fn set_name(name: &CStr) {
     rustix::thread::set_name(name).unwrap_or_default();
+}
+
+/// The same descriptor under a number that is not below `lowest`.
+fn fd_above(fd: impl AsFd, lowest: u32) -> crate::Result<OwnedFd> {
+    let number = i32::try_from(lowest).unwrap_or(i32::MAX);
+    rustix::io::fcntl_dupfd_cloexec(fd, number)
+        .call(|| format!("fcntl(fd, F_DUPFD_CLOEXEC, {lowest})"))
 }
 
 /// A descriptor under a number of its own choice, for a process that closes all others.

@@ -1,5 +1,6 @@
 //! The daemon's side of an operation and of a process that waits for start. Nothing here waits.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
@@ -15,8 +16,8 @@ pub(super) enum Wire {
     Forked { pid: i32, role: Role },
     /// Fds: the channel to the process that waits for start, then its console when it has one.
     Created { facts: Facts },
-    /// Done.
-    Done,
+    /// Done; what went wrong and does not matter to the outcome.
+    Done { warnings: Vec<String> },
     /// Failed; nothing is left.
     Failed(Error),
 }
@@ -34,16 +35,16 @@ pub(super) enum Role {
 #[derive(Debug)]
 pub struct Operation {
     channel: Channel,
-    /// The init or tenant, kept until it is known whether the operation made it or lost it: its
-    /// status must stay readable for main, which is not its parent and finds it in /proc.
-    target: Option<Child>,
-    /// An answer that waits for the lost target to be handed out first.
-    held: Option<Answer>,
+    /// What main has made, kept until it is known how the operation ended: a status must stay
+    /// readable for main, which is no parent of theirs and finds it in /proc.
+    made: Vec<(Role, Child)>,
+    /// What is still to be handed out.
+    queue: VecDeque<Answer>,
 }
 
 impl Operation {
     pub(super) fn new(channel: Channel) -> Operation {
-        Operation { channel, target: None, held: None }
+        Operation { channel, made: Vec::new(), queue: VecDeque::new() }
     }
 
     /// The next answer, or None when there is none yet. Every [`Child`] that the operation forked
@@ -52,48 +53,47 @@ impl Operation {
     /// # Errors
     /// recvmsg(2), or a message that does not parse.
     pub fn try_next(&mut self) -> Result<Option<Answer>> {
-        if let Some(held) = self.held.take() {
-            return Ok(Some(held));
-        }
         loop {
-            return match self.channel.try_receive::<Wire>()? {
-                Received::Nothing => Ok(None),
-                Received::End => Ok(Some(self.lost(Answer::End))),
-                Received::Message(Wire::Done, _) => Ok(Some(Answer::Done)),
-                Received::Message(Wire::Failed(error), _) => {
-                    Ok(Some(self.lost(Answer::Failed(error))))
+            if let Some(answer) = self.queue.pop_front() {
+                return Ok(Some(answer));
+            }
+            match self.channel.try_receive::<Wire>()? {
+                Received::Nothing => return Ok(None),
+                Received::End => self.ended(Answer::End),
+                Received::Message(Wire::Done { warnings }, _) => {
+                    self.ended(Answer::Done { warnings })
                 }
-                Received::Message(Wire::Created { facts }, fds) => self.created(facts, fds),
+                Received::Message(Wire::Failed(error), _) => self.ended(Answer::Failed(error)),
+                Received::Message(Wire::Created { facts }, fds) => self.created(facts, fds)?,
                 Received::Message(Wire::Forked { pid, role }, fds) => {
                     let pidfd = fds.into_iter().next().ok_or_else(|| missing("pidfd"))?;
-                    let child = Child { pid, pidfd };
-                    if role == Role::Target {
-                        self.target = Some(child);
-                        continue;
-                    }
-                    Ok(Some(Answer::Forked(child)))
+                    self.forked(role, Child { pid, pidfd });
                 }
-            };
-        }
-    }
-
-    /// `answer` ends the operation: a target it has not made is a dead child to be reaped.
-    fn lost(&mut self, answer: Answer) -> Answer {
-        match self.target.take() {
-            Some(child) => {
-                self.held = Some(answer);
-                Answer::Forked(child)
             }
-            None => answer,
         }
     }
 
-    fn created(&mut self, facts: Facts, fds: Vec<OwnedFd>) -> Result<Option<Answer>> {
-        let process = self.target.take().ok_or_else(|| missing("process"))?;
+    fn forked(&mut self, role: Role, child: Child) {
+        match role {
+            Role::Main => self.queue.push_back(Answer::Main(child)),
+            Role::Intermediate | Role::Target => self.made.push((role, child)),
+        }
+    }
+
+    /// `answer` ends the operation: what it has made is dead, or about to be.
+    fn ended(&mut self, answer: Answer) {
+        let children = self.made.drain(..).map(|(_, child)| Answer::Forked(child));
+        self.queue.extend(children.chain([answer]));
+    }
+
+    fn created(&mut self, facts: Facts, fds: Vec<OwnedFd>) -> Result<()> {
+        let target = self.made.pop().filter(|(role, _)| *role == Role::Target);
+        let (_, process) = target.ok_or_else(|| missing("process"))?;
         let mut fds = fds.into_iter();
         let start = fds.next().ok_or_else(|| missing("start channel"))?;
         let start = StartChannel { channel: Channel::from_fd(start), executing: Executing::NotYet };
-        Ok(Some(Answer::Created(Created { process, start, console: fds.next(), facts })))
+        self.ended(Answer::Created(Created { process, start, console: fds.next(), facts }));
+        Ok(())
     }
 }
 

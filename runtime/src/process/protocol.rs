@@ -19,13 +19,14 @@
 
 use std::marker::PhantomData;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
 use super::Child;
 use super::channel::{Channel, Deadline, Received};
-use super::death;
-use crate::error::{Error, Kind, Result};
+use super::death::Witness;
+use crate::error::{At, Error, Kind, Result};
 
 /// What main is told.
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,6 +52,7 @@ pub(super) struct Peer<Phase> {
     pub(super) channel: Channel,
     pub(super) child: Child,
     who: &'static str,
+    witness: Rc<Witness>,
     deadline: Deadline,
     phase: PhantomData<Phase>,
 }
@@ -70,14 +72,15 @@ impl<Phase> Peer<Phase> {
         who: &'static str,
         channel: Channel,
         child: Child,
+        witness: &Rc<Witness>,
         deadline: Deadline,
     ) -> Self {
-        Peer { channel, child, who, deadline, phase: PhantomData }
+        Peer { channel, child, who, witness: Rc::clone(witness), deadline, phase: PhantomData }
     }
 
     fn next<Next>(self) -> Peer<Next> {
-        let Peer { channel, child, who, deadline, .. } = self;
-        Peer { channel, child, who, deadline, phase: PhantomData }
+        let Peer { channel, child, who, witness, deadline, .. } = self;
+        Peer { channel, child, who, witness, deadline, phase: PhantomData }
     }
 
     pub(super) fn proceed(&self) -> Result<()> {
@@ -88,7 +91,9 @@ impl<Phase> Peer<Phase> {
         match self.channel.receive(awaited, &self.deadline)? {
             Received::Message(ToMain::Failed(error), _) => Err(error.at(self.who)),
             Received::Message(message, fds) => Ok((message, fds)),
-            Received::End | Received::Nothing => Err(death::of(self.who, &self.child)),
+            Received::End | Received::Nothing => {
+                Err(self.death()).at_with(|| format!("await {awaited}"))
+            }
         }
     }
 
@@ -97,10 +102,14 @@ impl<Phase> Peer<Phase> {
         match error.errno() {
             Some(nix::errno::Errno::EPIPE) => match self.receive("word") {
                 Err(why) => why,
-                Ok(_) => death::of(self.who, &self.child),
+                Ok(_) => self.death(),
             },
             _ => error,
         }
+    }
+
+    fn death(&self) -> Error {
+        self.witness.explain(self.who, &self.child)
     }
 
     fn unexpected(&self, awaited: &str, message: &ToMain) -> Error {

@@ -15,14 +15,14 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::CgroupPaths;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::plan::Mount;
 
 /// One operation for main.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Request {
     /// Makes a container up to the point where its init waits for start.
-    /// Fds: the three of [`Stdio`], unless a terminal is asked for.
+    /// Fds: the three of [`Stdio`], unless a terminal is asked for; then those of [`ExtraFds`].
     Create(CreateRequest),
     /// Makes a tenant of a container, up to the same point.
     /// Fds: the container's init as pidfd, then as for create.
@@ -56,6 +56,47 @@ pub struct CreateRequest {
     pub pid_file: Option<PathBuf>,
 }
 
+/// Descriptors that come with a request, after the standard streams, and which the program gets
+/// as 3, 4, … in the same order. No others are ever open in a container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtraFds {
+    /// How many there are.
+    pub count: usize,
+    /// How many of them, the first ones, are told of in `LISTEN_FDS` (sd_listen_fds(3)).
+    pub listen: usize,
+}
+
+impl ExtraFds {
+    /// Takes them from the end of a request's descriptors.
+    pub(super) fn split_off(self, fds: &mut Vec<OwnedFd>) -> Result<Vec<OwnedFd>> {
+        match fds.len().checked_sub(self.count) {
+            Some(first) => Ok(fds.split_off(first)),
+            None => Err(Error::argument(
+                "extra fds",
+                format!("{} descriptors came with the request, not {}", fds.len(), self.count),
+            )),
+        }
+    }
+
+    /// What sd_listen_fds(3) looks for. The program is pid 1, as with runc.
+    pub(super) fn environment(self) -> Vec<String> {
+        match self.listen {
+            0 => Vec::new(),
+            count => vec![format!("LISTEN_FDS={count}"), "LISTEN_PID=1".into()],
+        }
+    }
+}
+
+/// Who lets a container's init execute the user's program.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StartedBy {
+    /// The holder of [`Created::start`]: the container does not outlive it unstarted.
+    #[default]
+    Daemon,
+    /// Any process that may open the state directory, by [`super::start_container`].
+    Anyone,
+}
+
 /// Options of a create that are not in the spec.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(clippy::struct_excessive_bools, reason = "containerd.runc.v1.Options has them as flags")]
@@ -66,6 +107,10 @@ pub struct CreateOptions {
     pub no_new_keyring: bool,
     /// cgroupsPath is `slice:prefix:name` and systemd makes the cgroup.
     pub systemd_cgroup: bool,
+    /// What the program inherits beyond its standard streams.
+    pub extra_fds: ExtraFds,
+    /// Who may start it.
+    pub started_by: StartedBy,
 }
 
 /// See [`Request::Exec`].
@@ -79,6 +124,20 @@ pub struct ExecRequest {
     pub process: String,
     /// Written atomically after success, when given: the tenant's pid in decimal.
     pub pid_file: Option<PathBuf>,
+    /// What the program inherits beyond its standard streams.
+    pub extra_fds: ExtraFds,
+    /// What to do when the container is paused.
+    pub when_paused: WhenPaused,
+}
+
+/// What an exec does in a paused container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WhenPaused {
+    /// Fails.
+    #[default]
+    Refuse,
+    /// Makes a process that is paused with the others, and waits until all are resumed.
+    Wait,
 }
 
 /// See [`Request::Delete`].
@@ -144,11 +203,16 @@ pub struct Child {
 #[derive(Debug)]
 pub enum Answer {
     /// The spawner has forked main. Comes at any point before the end of the stream.
+    Main(Child),
+    /// Main has made a process, which the operation is not about, or which it has lost.
     Forked(Child),
     /// Create and exec: the process waits for start.
     Created(Created),
     /// Any other operation: it is done.
-    Done,
+    Done {
+        /// What went wrong and does not matter to the outcome: for the log.
+        warnings: Vec<String>,
+    },
     /// It failed; nothing is left of it.
     Failed(Error),
     /// Main is gone. Without an answer before it, main died.
@@ -160,7 +224,7 @@ pub enum Answer {
 pub struct Created {
     /// The container's init or the tenant.
     pub process: Child,
-    /// To start it.
+    /// To start it, unless that is left to [`StartedBy::Anyone`].
     pub start: super::StartChannel,
     /// The master of its pseudo terminal, when it has one.
     pub console: Option<OwnedFd>,

@@ -6,18 +6,75 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use super::channel::Channel;
+use super::gate::Gate;
 use super::operation::{FromStarted, ToTarget};
 use super::protocol::{ToMain, ToParent};
 use crate::apply::program::Program;
 use crate::apply::{cwd, home, identity, keyring, lsm, rlimits, scheduling, seccomp};
 use crate::error::{At, Call, Result};
 use crate::plan::{Process, Seccomp};
+use crate::sys::fd;
 use crate::sys::process::{self, CloseHow, SingleThreaded};
 use crate::sys::procfs::Procfs;
+
+/// The number of the first descriptor behind the standard streams.
+const FIRST_EXTRA: u32 = 3;
+
+/// How a process that waits for start is started, and what it leaves open for its program.
+#[derive(Debug, Default)]
+pub(super) struct Handover {
+    /// Without one it is the daemon that starts it.
+    pub(super) gate: Option<Gate>,
+    /// See [`super::ExtraFds`].
+    pub(super) extra: Vec<OwnedFd>,
+}
+
+impl Handover {
+    /// Makes way for the extra descriptors: all that is needed until the execve is above their
+    /// future places.
+    fn settle(self, daemon: &Channel) -> Result<(Starter<'_>, Vec<OwnedFd>)> {
+        let above = FIRST_EXTRA + u32::try_from(self.extra.len()).unwrap_or(u32::MAX);
+        let starter = match self.gate.map(Gate::into_channels) {
+            Some((hear, speak)) => Starter::Gate { hear, speak },
+            None => Starter::Daemon(daemon),
+        };
+        if self.extra.is_empty() {
+            return Ok((starter, self.extra));
+        }
+        let (hear, speak) = (starter.hear().above(above)?, starter.speak().above(above)?);
+        let extra =
+            self.extra.iter().map(|fd| super::fd_above(fd, above)).collect::<Result<_>>()?;
+        Ok((Starter::Gate { hear, speak }, extra))
+    }
+}
+
+/// By what a process hears of its start, and tells how it went.
+enum Starter<'a> {
+    Daemon(&'a Channel),
+    Gate { hear: Channel, speak: Channel },
+}
+
+impl Starter<'_> {
+    fn hear(&self) -> &Channel {
+        match self {
+            Starter::Daemon(channel) => channel,
+            Starter::Gate { hear, .. } => hear,
+        }
+    }
+
+    fn speak(&self) -> &Channel {
+        match self {
+            Starter::Daemon(channel) => channel,
+            Starter::Gate { speak, .. } => speak,
+        }
+    }
+}
 
 /// A process that has only to execute the user's program.
 pub(super) struct Target<'a> {
     program: Program,
+    starter: Starter<'a>,
+    extra: Vec<OwnedFd>,
     /// A filter that is loaded as the last thing, so that it need not allow what comes before.
     filter: Option<&'a Seccomp>,
 }
@@ -28,9 +85,11 @@ impl<'a> Target<'a> {
         plan: &'a Process,
         id: &str,
         filter: Option<&'a Seccomp>,
-        main: &ToParent<'_>,
+        handover: Handover,
+        main: &ToParent<'a>,
         procfs: &Procfs,
     ) -> Result<Target<'a>> {
+        let (starter, extra) = handover.settle(main.channel).at("extra descriptors")?;
         if plan.new_keyring {
             keyring::join(id).at("session keyring")?;
         }
@@ -53,36 +112,30 @@ impl<'a> Target<'a> {
         if let Some(filter) = early.filter(|_| plan.no_new_privileges) {
             load(filter, main)?;
         }
-        Ok(Target { program, filter: filter.filter(|_| early.is_none()) })
+        Ok(Target { program, starter, extra, filter: filter.filter(|_| early.is_none()) })
     }
 
     /// Waits for start, and executes the program after `before` has been done. Never returns.
-    pub(super) fn serve(
-        self,
-        channel: &Channel,
-        single: &SingleThreaded,
-        before: impl FnOnce() -> Result<()>,
-    ) -> ! {
-        match channel.await_word::<ToTarget>() {
+    pub(super) fn serve(self, single: &SingleThreaded, before: impl FnOnce() -> Result<()>) -> ! {
+        match self.starter.hear().await_word::<ToTarget>() {
             Ok(Some(ToTarget::Start)) => {}
             // Nobody will ever start it: the container is being deleted, or its daemon is dead.
             Ok(None) | Err(_) => process::exit(0),
         }
-        let Err(error) = before().and_then(|()| self.execute(channel, single));
-        drop(channel.say(&FromStarted::Failed(error)));
+        let Err(error) = before().and_then(|()| self.execute(single));
+        drop(self.starter.speak().say(&FromStarted::Failed(error)));
         process::exit(1)
     }
 
-    fn execute(
-        self,
-        channel: &Channel,
-        single: &SingleThreaded,
-    ) -> Result<std::convert::Infallible> {
+    fn execute(&self, single: &SingleThreaded) -> Result<std::convert::Infallible> {
+        let behind = FIRST_EXTRA + u32::try_from(self.extra.len()).unwrap_or(u32::MAX);
+        fd::lay_out(single, &self.extra, FIRST_EXTRA)
+            .call(|| format!("dup2(fd, {FIRST_EXTRA}…{behind})"))?;
         // All are close-on-exec already, by how they were opened. This is for the one that some
         // day is not (CVE-2024-21626).
-        process::close_from(single, 3, CloseHow::OnExec)
-            .call(|| "close_range(3, ~0, CLOSE_RANGE_CLOEXEC)".into())?;
-        channel.say(&FromStarted::Executing)?;
+        process::close_from(single, behind, CloseHow::OnExec)
+            .call(|| format!("close_range({behind}, ~0, CLOSE_RANGE_CLOEXEC)"))?;
+        self.starter.speak().say(&FromStarted::Executing)?;
         process::default_sigpipe();
         if let Some(filter) = self.filter {
             seccomp::load(filter).at("seccomp")?;

@@ -8,6 +8,7 @@ type Step<'a> = Box<dyn FnOnce() -> Result<()> + 'a>;
 #[derive(Default)]
 pub(super) struct Undo<'a> {
     steps: Vec<(&'static str, Step<'a>)>,
+    afterwards: Vec<(&'static str, Step<'a>)>,
 }
 
 impl<'a> Undo<'a> {
@@ -16,11 +17,20 @@ impl<'a> Undo<'a> {
         self.steps.push((name, Box::new(step)));
     }
 
+    /// Remembers what is to be done once everything is unmade.
+    pub(super) fn afterwards(
+        &mut self,
+        name: &'static str,
+        step: impl FnOnce() -> Result<()> + 'a,
+    ) {
+        self.afterwards.push((name, Box::new(step)));
+    }
+
     /// Ends the operation: a success keeps everything, a failure undoes everything and carries
     /// what could not be undone.
     pub(super) fn settle<T>(self, outcome: Result<T>) -> Result<T> {
         outcome.map_err(|error| {
-            let steps = self.steps.into_iter().rev();
+            let steps = self.steps.into_iter().rev().chain(self.afterwards);
             let failed: Vec<Error> =
                 steps.filter_map(|(name, step)| step().err().map(|e| e.at(name))).collect();
             error.with_undo(failed)

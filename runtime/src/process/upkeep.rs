@@ -1,8 +1,10 @@
 //! Main's part of what is done to a container that exists: delete, update, freeze, kill, and the
 //! poststart hooks. Each may block, which is why the daemon leaves it to a main.
 
+use std::path::Path;
+
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::Signal;
 
 use super::main::Main;
 use super::{
@@ -14,11 +16,12 @@ use crate::apply::rootfs;
 use crate::cgroup::Cgroup;
 use crate::container::{ProcessId, State, StateDir};
 use crate::error::{At, Call, Error, Result};
+use crate::plan::Hook;
 use crate::spec;
 use crate::sys::process::SingleThreaded;
 
 /// Kills what is left, runs the poststop hooks, removes cgroup and state.
-pub(super) fn delete(main: &Main<'_>, request: &DeleteRequest) -> Result<()> {
+pub(super) fn delete(main: &Main<'_>, request: &DeleteRequest) -> Result<Vec<String>> {
     delete_container(&request.state_dir, main.single)
 }
 
@@ -27,11 +30,11 @@ pub(super) fn delete(main: &Main<'_>, request: &DeleteRequest) -> Result<()> {
 /// second call finds none.
 ///
 /// # Errors
-/// What could not be removed (all else was), or poststop hooks that failed; in that case the
-/// state is gone, for it is the hooks that have to be mended and not the container.
-pub fn delete_container(state_dir: &std::path::Path, single: &SingleThreaded) -> Result<()> {
+/// What could not be removed; the state stays, for another try. Poststop hooks that fail are
+/// warnings: the rest goes on (runtime.md, lifecycle 13).
+pub fn delete_container(state_dir: &Path, single: &SingleThreaded) -> Result<Vec<String>> {
     let dir = StateDir::open(state_dir);
-    let Some(state) = dir.load()? else { return dir.remove() };
+    let Some(state) = dir.load()? else { return dir.remove().map(|()| Vec::new()) };
     let cgroup = Cgroup::open(&state.cgroup);
     if let Some(init) = state.init {
         // Whoever thaws is killed before it can run.
@@ -47,20 +50,12 @@ pub fn delete_container(state_dir: &std::path::Path, single: &SingleThreaded) ->
     }
     let failed = poststop(&state, single);
     dir.remove()?;
-    failed.into_iter().next().map_or(Ok(()), Err)
+    Ok(failed.iter().map(Error::to_string).collect())
 }
 
-/// Init itself, wherever it may have moved to. The pidfd is compared after it was opened: until
-/// then the number could have become another process's.
+/// Init itself, wherever it may have moved to.
 fn kill(init: ProcessId) -> Result<()> {
-    let Some(pid) = Pid::from_raw(init.pid) else { return Ok(()) };
-    let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-        Err(Errno::SRCH) => return Ok(()),
-        other => other.call(|| format!("pidfd_open({})", init.pid))?,
-    };
-    if !init.exists()? {
-        return Ok(());
-    }
+    let Some(pidfd) = init.open()? else { return Ok(()) };
     match rustix::process::pidfd_send_signal(&pidfd, Signal::KILL) {
         Err(Errno::SRCH) => Ok(()),
         other => other.call(|| format!("pidfd_send_signal([{}], SIGKILL)", init.pid)),
@@ -73,7 +68,26 @@ fn poststop(state: &State, single: &SingleThreaded) -> Vec<Error> {
         return Vec::new();
     }
     let stopped = OciState::of_container(&state.container, Status::Stopped, None);
-    hooks::run_all(single, HookPoint::Poststop, &state.hooks.poststop, &stopped)
+    run_poststop(single, &state.hooks.poststop, &stopped)
+}
+
+/// Runs all of the hooks in the bundle, and returns what failed.
+pub(super) fn run_poststop(
+    single: &SingleThreaded,
+    hooks: &[Hook],
+    stopped: &OciState<'_>,
+) -> Vec<Error> {
+    let entered = enter_bundle(hooks, stopped.bundle).err();
+    let failed = hooks::run_all(single, HookPoint::Poststop, hooks, stopped);
+    entered.into_iter().chain(failed).collect()
+}
+
+/// Hooks of the runtime's namespaces run in the bundle, as with runc.
+fn enter_bundle(hooks: &[Hook], bundle: &Path) -> Result<()> {
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    rustix::process::chdir(bundle).call(|| format!("chdir({bundle:?})"))
 }
 
 /// Runs the poststart hooks.
@@ -81,15 +95,15 @@ pub(super) fn poststart(main: &Main<'_>, request: &PoststartRequest) -> Result<(
     let state = StateDir::open(&request.state_dir).require()?;
     let running =
         OciState::of_container(&state.container, Status::Running, state.init.map(|init| init.pid));
+    enter_bundle(&state.hooks.poststart, running.bundle)?;
     hooks::run(main.single, HookPoint::Poststart, &state.hooks.poststart, &running)
 }
 
 /// Changes limits.
-pub(super) fn update(request: &UpdateRequest) -> Result<()> {
+pub(super) fn update(request: &UpdateRequest) -> Result<Vec<String>> {
     let state = StateDir::open(&request.state_dir).require()?;
     let resources = spec::resources_from_json(&request.resources)?;
-    // What this kernel takes as best effort was told at create; an update changes numbers only.
-    Cgroup::open(&state.cgroup).update(&resources).at("update").map(drop)
+    Cgroup::open(&state.cgroup).update(&resources).at("update")
 }
 
 /// Freezes or thaws.

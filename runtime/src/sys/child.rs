@@ -92,8 +92,14 @@ pub fn spawn(
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::os::fd::AsFd;
+
+    use rustix::pipe::{PipeFlags, pipe_with};
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
 
     use super::*;
+    use crate::sys::process::{self, CloseHow};
+    use crate::sys::testing::in_fork;
 
     fn c(text: &str) -> CString {
         CString::new(text).unwrap()
@@ -101,20 +107,26 @@ mod tests {
 
     #[test]
     fn a_program_is_started_with_its_descriptors_from_3_on_and_default_signals() {
-        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        let script = "echo $VALUE >&4; ls /proc/self/fd | tr '\\n' ' ' >&4; \
-                      grep SigIgn /proc/self/status >&4";
-        let env = [c("VALUE=given"), c("PATH=/usr/bin:/bin")];
-        let args = [c("sh"), c("-c"), c(script)];
-        let fds = [std::os::fd::AsFd::as_fd(&reader), std::os::fd::AsFd::as_fd(&writer)];
-        let child = spawn(&c("/bin/sh"), &args, &env, &fds).unwrap();
-        drop(writer);
-        let mut output = String::new();
-        std::fs::File::from(reader).read_to_string(&mut output).unwrap();
-        assert_eq!(output, "given\n0 1 2 3 4 5 SigIgn:\t0000000000000000\n");
-        let id = rustix::process::WaitId::PidFd(std::os::fd::AsFd::as_fd(&child.pidfd));
-        let status = rustix::process::waitid(id, rustix::process::WaitIdOptions::EXITED).unwrap();
-        assert_eq!(status.unwrap().exit_status(), Some(0));
+        in_fork(|single| {
+            // Whoever started the tests may have left signals ignored and descriptors open.
+            process::reset_signals().unwrap();
+            process::close_from(single, 3, CloseHow::OnExec).unwrap();
+            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+            let script = "echo $VALUE >&4; ls /proc/self/fd | tr '\\n' ' ' >&4; \
+                          grep SigIgn /proc/self/status >&4";
+            let env = [c("VALUE=given"), c("PATH=/usr/bin:/bin")];
+            let args = [c("sh"), c("-c"), c(script)];
+            let child =
+                spawn(&c("/bin/sh"), &args, &env, &[reader.as_fd(), writer.as_fd()]).unwrap();
+            drop(writer);
+            let mut output = String::new();
+            std::fs::File::from(reader).read_to_string(&mut output).unwrap();
+            // glibc's posix_spawn(3) ignores 32 and 33, which it keeps for itself.
+            assert_eq!(output, "given\n0 1 2 3 4 5 SigIgn:\t0000000180000000\n");
+            let id = WaitId::PidFd(child.pidfd.as_fd());
+            let status = waitid(id, WaitIdOptions::EXITED).unwrap();
+            assert_eq!(status.unwrap().exit_status(), Some(0));
+        });
     }
 
     #[test]

@@ -24,6 +24,20 @@ pub fn move_to(fd: OwnedFd, number: u32) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Makes the descriptors `first`, `first` + 1, … in their order, open over execve(2), and closes
+/// what was there. Each of them is above that range.
+///
+/// # Errors
+/// The errno of dup2(2).
+pub fn lay_out(_single: &SingleThreaded, fds: &[OwnedFd], first: u32) -> Result<(), Errno> {
+    for (number, fd) in (first as libc::c_int..).zip(fds) {
+        // SAFETY: the caller is about to execve and uses no descriptor that it has not put above
+        // the range.
+        Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), number) })?;
+    }
+    Ok(())
+}
+
 /// Closes a descriptor that a fork inherited but does not use. Its owner is a value that belongs
 /// to the code the fork never returns to, and is never dropped here.
 pub fn close_inherited(_single: &SingleThreaded, fd: BorrowedFd<'_>) {

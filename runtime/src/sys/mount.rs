@@ -249,13 +249,13 @@ impl Tree {
         })
     }
 
-    /// Attaches the mount at a path that only the caller's own side can change. The last
-    /// component is not followed.
+    /// Attaches the mount at a path that only the caller's own side can change. Symlinks are
+    /// followed.
     ///
     /// # Errors
     /// Those of path resolution, otherwise as [`Tree::attach`].
     pub fn attach_path(&self, path: &Path) -> Result<()> {
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
         rustix::mount::move_mount(&self.0, c"", CWD, path, flags)
             .call(|| format!("move_mount([{}]<tree>, {path:?})", self.0.as_raw_fd()))
     }

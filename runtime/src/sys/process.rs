@@ -134,10 +134,9 @@ pub fn execve(program: &CString, args: &[CString], env: &[CString]) -> Result<In
 /// # Errors
 /// The errno of sigprocmask(2). Signals that cannot be set (SIGKILL, SIGSTOP, libc's own) stay.
 pub fn reset_signals() -> Result<(), Errno> {
-    for signal in 1..=libc::SIGRTMAX() {
+    for signal in 1..=SIGNALS {
         let to = if signal == libc::SIGPIPE { libc::SIG_IGN } else { libc::SIG_DFL };
-        // SAFETY: SIG_DFL and SIG_IGN run no code of ours.
-        unsafe { libc::signal(signal, to) };
+        set_disposition(signal, to);
     }
     // SAFETY: all-zero bytes are a valid sigset_t.
     let mut none: libc::sigset_t = unsafe { std::mem::zeroed() };
@@ -148,10 +147,38 @@ pub fn reset_signals() -> Result<(), Errno> {
         .map(drop)
 }
 
+/// _NSIG of the kernel's signal.h.
+const SIGNALS: libc::c_int = 64;
+
+/// struct sigaction as the kernel has it (asm-generic/signal.h).
+#[repr(C)]
+struct KernelSigaction {
+    handler: libc::sighandler_t,
+    flags: libc::c_ulong,
+    restorer: usize,
+    mask: u64,
+}
+
+/// By the bare system call: libc keeps 32 and 33 for itself and refuses to touch them, and who
+/// started us may have had them ignored. SIGKILL and SIGSTOP fail, and are as they must be.
+fn set_disposition(signal: libc::c_int, to: libc::sighandler_t) {
+    let action = KernelSigaction { handler: to, flags: 0, restorer: 0, mask: 0 };
+    // SAFETY: SIG_DFL and SIG_IGN run no code of ours, so neither restorer nor mask is used; the
+    // old action is not asked for.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            &raw const action,
+            ptr::null_mut::<KernelSigaction>(),
+            size_of::<u64>(),
+        )
+    };
+}
+
 /// Gives SIGPIPE its default disposition back: the user's program must not inherit ours.
 pub fn default_sigpipe() {
-    // SAFETY: SIG_DFL runs no code of ours.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    set_disposition(libc::SIGPIPE, libc::SIG_DFL);
 }
 
 /// Closes every descriptor from `first` on: close_range(2), Linux 5.9.

@@ -14,7 +14,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::warn;
 
-use super::fifo;
+use super::fifo::{self, Between};
 use crate::readiness;
 
 /// As much as a pipe holds by default.
@@ -71,15 +71,20 @@ pub(super) async fn splice_all(source: &AsyncFd<OwnedFd>, sink: &AsyncFd<OwnedFd
             Ok(0) => return Ok(()),
             Ok(_) => turn.end().await,
             Err(Errno::INTR) => {}
-            // One of the two is not ready, and the errno does not tell which one. A sink that is
-            // full hides that an empty source has ended.
-            Err(Errno::AGAIN) if fifo::unread(source.get_ref())? == 0 => {
-                if readable.ready().is_read_closed() && fifo::has_ended(source.get_ref())? {
-                    return Ok(());
+            // One of the two was not ready, and the errno does not tell which one. Both may be by
+            // now: then neither will be announced again, and the next try tells.
+            Err(Errno::AGAIN) => match fifo::between(source.get_ref(), sink.get_ref())? {
+                Between::Ended => return Ok(()),
+                Between::Both => turn.end().await,
+                Between::Waiting { source_is_empty, sink_is_full } => {
+                    if source_is_empty {
+                        readable.clear_ready();
+                    }
+                    if sink_is_full {
+                        writable.clear_ready();
+                    }
                 }
-                readable.clear_ready();
-            }
-            Err(Errno::AGAIN) => writable.clear_ready(),
+            },
             Err(errno) => return Err(Error::call("splice(pipe, pipe, 64 KiB)", errno)),
         }
     }

@@ -1,7 +1,7 @@
 //! Fifos of clients, opened so that nothing ever waits for a client or dies of its absence.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use runtime::{Call, Error, Result};
@@ -41,13 +41,8 @@ pub(super) fn open_for_process(path: &Path) -> Result<OwnedFd> {
 /// What a client's stdin leads to.
 #[derive(Debug)]
 pub(super) enum Input {
-    /// A fifo: its reading end, and a writing end that keeps it from ending with the client.
-    Fifo {
-        /// Non-blocking.
-        reader: OwnedFd,
-        /// Given up when the client asks to close stdin.
-        hold: OwnedFd,
-    },
+    /// The reading end of a fifo, non-blocking.
+    Fifo(OwnedFd),
     /// Anything else, open for reading.
     File(OwnedFd),
 }
@@ -60,10 +55,29 @@ pub(super) fn open_input(path: &Path) -> Result<Input> {
     if !is_fifo(path)? {
         return Ok(Input::File(open(path, OFlags::RDONLY)?));
     }
-    let reader = open(path, OFlags::RDONLY | OFlags::NONBLOCK)?;
-    // There is a reader, so this does not fail with ENXIO.
-    let hold = open(path, OFlags::WRONLY | OFlags::NONBLOCK)?;
-    Ok(Input::Fifo { reader, hold })
+    Ok(Input::Fifo(open(path, OFlags::RDONLY | OFlags::NONBLOCK)?))
+}
+
+/// A writing end of the fifo of which this is the reading end: as long as it is open, the fifo
+/// does not end.
+///
+/// # Errors
+/// open(2).
+pub(super) fn hold(reader: &OwnedFd) -> Result<OwnedFd> {
+    open(&own_path(reader), OFlags::WRONLY | OFlags::NONBLOCK)
+}
+
+/// Whether writers have come and all have gone. Not so as long as none has come.
+///
+/// # Errors
+/// poll(2).
+pub(super) fn was_left(reader: &OwnedFd) -> Result<bool> {
+    Ok(poll_now(reader)?.contains(PollFlags::HUP))
+}
+
+/// The way to open the same file again, wherever its path leads to by now.
+fn own_path(fd: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
 /// /dev/null. A description of its own each time: flags and owners of descriptions are shared by
@@ -92,8 +106,7 @@ fn open(path: &Path, flags: OFlags) -> Result<OwnedFd> {
 /// what is in a fifo that nobody has open. There is nothing to await for that, so this looks from
 /// time to time, in this rare case only.
 pub(super) async fn release(fifo: OwnedFd) -> Result<()> {
-    let own = format!("/proc/self/fd/{}", fifo.as_raw_fd());
-    let writer = open(Path::new(&own), OFlags::WRONLY | OFlags::NONBLOCK)?;
+    let writer = hold(&fifo)?;
     drop(fifo);
     let mut pause = Duration::from_millis(50);
     while unread(&writer)? > 0 && !has_reader(&writer)? {
@@ -116,17 +129,43 @@ fn has_reader(writer: &OwnedFd) -> Result<bool> {
     Ok(!poll_now(writer)?.contains(PollFlags::ERR))
 }
 
-/// Whether nobody has the pipe open for writing, and nothing is left in it.
+/// What keeps bytes from moving from one pipe to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Between {
+    /// The source is empty and will stay so.
+    Ended,
+    /// Nothing.
+    Both,
+    /// At least one of the two.
+    Waiting {
+        /// There is nothing to be read.
+        source_is_empty: bool,
+        /// There is no room.
+        sink_is_full: bool,
+    },
+}
+
+/// Looks at both ends of a copy at once.
 ///
 /// # Errors
 /// poll(2).
-pub(super) fn has_ended(reader: &OwnedFd) -> Result<bool> {
-    let events = poll_now(reader)?;
-    Ok(events.contains(PollFlags::HUP) && !events.contains(PollFlags::IN))
+pub(super) fn between(source: &OwnedFd, sink: &OwnedFd) -> Result<Between> {
+    let source = poll_now(source)?;
+    let sink = poll_now(sink)?;
+    if source.contains(PollFlags::HUP) && !source.contains(PollFlags::IN) {
+        return Ok(Between::Ended);
+    }
+    let source_is_empty = !source.contains(PollFlags::IN);
+    // A sink that nobody reads polls as erroneous, and its next write says so.
+    let sink_is_full = !sink.intersects(PollFlags::OUT | PollFlags::ERR);
+    if source_is_empty || sink_is_full {
+        return Ok(Between::Waiting { source_is_empty, sink_is_full });
+    }
+    Ok(Between::Both)
 }
 
 fn poll_now(fd: &OwnedFd) -> Result<PollFlags> {
-    let mut fds = [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)];
+    let mut fds = [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN | PollFlags::OUT)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     rustix::event::poll(&mut fds, Some(&now)).call(|| "poll(fifo, 0)".into())?;
     Ok(fds.iter().fold(PollFlags::empty(), |all, fd| all | fd.revents()))
@@ -198,7 +237,6 @@ pub(super) fn not_a_fifo(path: &Path) -> Error {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-    use std::path::PathBuf;
 
     use super::*;
 

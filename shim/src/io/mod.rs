@@ -11,7 +11,7 @@
 //! ```
 //!
 //! On entry to [`prepare`] nothing is open; an error leaves nothing open and no logger running.
-//! [`ProcessIo::exited`] follows the process's end, [`ProcessIo::finish`] its deletion; dropping
+//! [`ProcessIo::started`] follows the process's start, [`ProcessIo::exited`] its end, [`ProcessIo::finish`] its deletion; dropping
 //! a [`ProcessIo`] at any time closes everything at once. Why it is so:
 //! docs/decisions/0003-standard-streams.md.
 
@@ -46,7 +46,7 @@ use crate::reaper::Reaper;
 use copy::Sink;
 use fifo::{Blocking, Input, Opened};
 use logger::Logger;
-use stdin::{Stdin, To};
+use stdin::{Stdin, To, Waiting};
 use uri::Target;
 
 /// A process's streams, in the client's words.
@@ -97,7 +97,6 @@ pub(crate) struct Prepared {
 #[derive(Debug)]
 struct PreparedInput {
     reader: OwnedFd,
-    hold: OwnedFd,
     /// The writing end of the process's pipe; None with a terminal.
     pipe: Option<OwnedFd>,
 }
@@ -150,10 +149,10 @@ impl Prepared {
         }
         match fifo::open_input(Path::new(&stdio.stdin))? {
             Input::File(file) => self.ends.push(file),
-            Input::Fifo { reader, hold } => {
+            Input::Fifo(reader) => {
                 let (end, pipe) = fifo::pipe(Blocking::Reader)?;
                 self.ends.push(end);
-                self.input = Some(PreparedInput { reader, hold, pipe: Some(pipe) });
+                self.input = Some(PreparedInput { reader, pipe: Some(pipe) });
             }
         }
         Ok(())
@@ -229,8 +228,8 @@ impl Prepared {
         let path = Path::new(&stdio.stdin);
         match fifo::open_input(path)? {
             Input::File(_) => Err(fifo::not_a_fifo(path)),
-            Input::Fifo { reader, hold } => {
-                self.input = Some(PreparedInput { reader, hold, pipe: None });
+            Input::Fifo(reader) => {
+                self.input = Some(PreparedInput { reader, pipe: None });
                 Ok(())
             }
         }
@@ -270,6 +269,7 @@ impl Prepared {
         let console = console.map(open_console).transpose()?;
         let mut io = ProcessIo {
             console: console.clone(),
+            waiting: None,
             stdin: None,
             holds: Vec::new(),
             copies: JoinSet::new(),
@@ -282,7 +282,7 @@ impl Prepared {
                 (None, Some(console)) => To::Console(Arc::clone(console)),
                 (None, None) => return Err(no_console()),
             };
-            io.stdin = Some(stdin::start(input.reader, input.hold, to)?);
+            io.waiting = Some(Waiting::new(input.reader, to));
         }
         let mut console_sink = None;
         for output in self.outputs {
@@ -332,6 +332,8 @@ fn append_to(path: &Path) -> Result<OwnedFd> {
 #[derive(Debug)]
 pub(crate) struct ProcessIo {
     console: Option<Arc<AsyncFd<OwnedFd>>>,
+    /// Until the process is started.
+    waiting: Option<Waiting>,
     stdin: Option<Stdin>,
     holds: Vec<OwnedFd>,
     copies: JoinSet<()>,
@@ -351,15 +353,29 @@ impl ProcessIo {
             .call(|| format!("ioctl(console, TIOCSWINSZ, {columns} x {rows})"))
     }
 
+    /// The process has been started: it gets its input.
+    ///
+    /// # Errors
+    /// open(2), epoll_ctl(2).
+    pub(crate) fn started(&mut self) -> Result<()> {
+        if let Some(waiting) = self.waiting.take() {
+            self.stdin = Some(waiting.start().at("start to copy stdin")?);
+        }
+        Ok(())
+    }
+
     /// The client writes no more to stdin.
-    pub(crate) fn close_stdin(&self) {
-        if let Some(stdin) = &self.stdin {
-            stdin.close();
+    pub(crate) fn close_stdin(&mut self) {
+        match (&mut self.waiting, &self.stdin) {
+            (Some(waiting), _) => waiting.close(),
+            (None, Some(stdin)) => stdin.close(),
+            (None, None) => {}
         }
     }
 
     /// The process has ended: whoever reads what was passed to it gets to the end.
     pub(crate) fn exited(&mut self) {
+        self.waiting = None;
         self.stdin = None;
         self.console = None;
         for hold in self.holds.drain(..) {

@@ -1,9 +1,13 @@
 //! From a client's fifo to a process's stdin.
 //!
 //! The daemon holds a writing end of the client's fifo, so stdin does not end when the client goes
-//! away (containerd is being restarted). It ends when the client asks for it (CloseIO): what is in
-//! the fifo by then still arrives; then the process gets its end of file, also when somebody keeps
-//! the fifo open.
+//! away (containerd or dockerd is being restarted). It ends when the client asks for it (CloseIO):
+//! what is in the fifo by then still arrives; then the process gets its end of file, also when
+//! somebody keeps the fifo open.
+//!
+//! A client may be through before the process has been started (`echo | ctr run`): it has closed
+//! its end, and does not ask, because it has no task to ask of yet. So the daemon opens its own end
+//! only when the process starts, and when a writer has come and gone by then, that was the end.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -68,25 +72,51 @@ pub(super) enum To {
     Console(Arc<AsyncFd<OwnedFd>>),
 }
 
-/// Starts the copy.
-///
-/// # Errors
-/// epoll_ctl(2).
-pub(super) fn start(reader: OwnedFd, hold: OwnedFd, sink: To) -> Result<Stdin> {
-    let reader = readiness::register(reader, Interest::READABLE)?;
-    let feed = Feed { reader, sink, rest: Rest::default(), last: None };
-    let close = Arc::new(Notify::new());
-    let task: JoinHandle<()> = tokio::spawn(run(feed, hold, Arc::clone(&close)));
-    Ok(Stdin { close, task: task.abort_handle() })
+/// A copy that has not begun.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    reader: OwnedFd,
+    sink: To,
+    closed: bool,
 }
 
-async fn run(mut feed: Feed, hold: OwnedFd, close: Arc<Notify>) {
+impl Waiting {
+    /// From the reading end of the client's fifo, non-blocking.
+    pub(super) fn new(reader: OwnedFd, sink: To) -> Waiting {
+        Waiting { reader, sink, closed: false }
+    }
+
+    /// The client will write no more.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// Starts the copy: the process has been started.
+    ///
+    /// # Errors
+    /// open(2), epoll_ctl(2).
+    pub(super) fn start(self) -> Result<Stdin> {
+        let closed = self.closed || fifo::was_left(&self.reader)?;
+        let hold = if closed { None } else { Some(fifo::hold(&self.reader)?) };
+        let reader = readiness::register(self.reader, Interest::READABLE)?;
+        let feed = Feed { reader, sink: self.sink, rest: Rest::default(), last: None };
+        let close = Arc::new(Notify::new());
+        if closed {
+            close.notify_one();
+        }
+        let task: JoinHandle<()> = tokio::spawn(run(feed, hold, Arc::clone(&close)));
+        Ok(Stdin { close, task: task.abort_handle() })
+    }
+}
+
+async fn run(mut feed: Feed, hold: Option<OwnedFd>, close: Arc<Notify>) {
     let fed = tokio::select! {
-        fed = feed.all() => fed,
+        biased;
         () = close.notified() => {
             drop(hold);
             feed.rest_of_it().await
         }
+        fed = feed.all() => fed,
     };
     match fed.and_then(|()| feed.end_console()) {
         Ok(true) => drop(feed.rest.write(feed.sink.fd()).await),

@@ -63,7 +63,9 @@ impl Client {
     async fn connect(&self, stdio: &Stdio, role: Role) -> (Vec<File>, ProcessIo) {
         let prepared = self.prepare(stdio, role).await.unwrap();
         let ends = prepared.ends.iter().map(|end| File::from(end.try_clone().unwrap())).collect();
-        (ends, prepared.attach(None).unwrap())
+        let mut io = prepared.attach(None).unwrap();
+        io.started().unwrap();
+        (ends, io)
     }
 
     fn logger(&self, scheme: &str, script: &str) -> Stdio {
@@ -160,6 +162,43 @@ async fn an_execs_output_arrives_whole_at_a_slow_reader_and_stops_the_writer() {
 }
 
 #[tokio::test]
+async fn a_copy_between_a_busy_writer_and_a_busy_reader_never_stalls() {
+    const ALL: usize = 300 << 20;
+    let client = Client::new("busy");
+    let (mut ends, io) = client.connect(&client.stdio(), Role::Exec).await;
+    let mut out = open(&client.path("out"), OFlags::RDONLY);
+    let mut process = ends.remove(1);
+    drop(ends);
+    let writer = std::thread::spawn(move || {
+        // Pieces that are no whole pages: full and empty come in all combinations.
+        let piece = [b'x'; 1021];
+        let mut left = ALL;
+        while left > 0 {
+            let length = left.min(piece.len());
+            process.write_all(&piece[..length]).unwrap();
+            left -= length;
+        }
+    });
+    let reader = std::thread::spawn(move || {
+        let mut buffer = vec![0; 32768];
+        let mut got = 0;
+        loop {
+            match out.read(&mut buffer).unwrap() {
+                0 => return got,
+                length => got += length,
+            }
+        }
+    });
+    let begun = Instant::now();
+    while !writer.is_finished() && begun.elapsed() < Duration::from_secs(60) {
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert!(writer.is_finished(), "the copy stalls");
+    io.finish(SOON).await;
+    assert_eq!(reader.join().unwrap(), ALL);
+}
+
+#[tokio::test]
 async fn a_background_process_does_not_keep_the_client_from_the_end() {
     let client = Client::new("background");
     let (ends, mut io) = client.connect(&client.stdio(), Role::Exec).await;
@@ -195,7 +234,7 @@ async fn a_reader_that_vanishes_does_not_wedge_the_end() {
 #[tokio::test]
 async fn stdin_ends_when_it_is_closed_and_not_when_the_client_goes_away() {
     let client = Client::new("stdin");
-    let (ends, io) = client.connect(&client.stdio(), Role::Exec).await;
+    let (ends, mut io) = client.connect(&client.stdio(), Role::Exec).await;
     let stdin = &ends[0];
     rustix::io::ioctl_fionbio(stdin, true).unwrap();
     let mut first = open(&client.path("in"), OFlags::WRONLY | OFlags::NONBLOCK);
@@ -213,6 +252,21 @@ async fn stdin_ends_when_it_is_closed_and_not_when_the_client_goes_away() {
     let rest = read_all(stdin.try_clone().unwrap(), SOON).await;
     assert_eq!(rest, b"two");
     drop(second);
+    io.finish(SOON).await;
+}
+
+#[tokio::test]
+async fn a_client_that_is_through_before_the_start_has_ended_stdin() {
+    let client = Client::new("stdin-early");
+    let prepared = client.prepare(&client.stdio(), Role::Init).await.unwrap();
+    let stdin = File::from(prepared.ends[0].try_clone().unwrap());
+    rustix::io::ioctl_fionbio(&stdin, true).unwrap();
+    let mut io = prepared.attach(None).unwrap();
+    let mut keys = open(&client.path("in"), OFlags::WRONLY | OFlags::NONBLOCK);
+    keys.write_all(b"all there is").unwrap();
+    drop(keys);
+    io.started().unwrap();
+    assert_eq!(read_all(stdin, SOON).await, b"all there is");
     io.finish(SOON).await;
 }
 
@@ -309,6 +363,7 @@ async fn a_terminal_is_copied_both_ways_resized_and_drained_to_its_last_byte() {
     let (master, slave) = terminal();
     let mut process = open(&slave, OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK);
     let mut io = prepared.attach(Some(master)).unwrap();
+    io.started().unwrap();
     io.resize(132, 43).unwrap();
     let size = rustix::termios::tcgetwinsize(&process).unwrap();
     assert_eq!((size.ws_col, size.ws_row), (132, 43));
@@ -347,7 +402,8 @@ async fn a_terminals_stdin_that_is_closed_is_an_end_of_file_for_who_reads_it() {
     let prepared = client.prepare(&stdio, Role::Exec).await.unwrap();
     let (master, slave) = terminal();
     let mut process = open(&slave, OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK);
-    let io = prepared.attach(Some(master)).unwrap();
+    let mut io = prepared.attach(Some(master)).unwrap();
+    io.started().unwrap();
     let mut keys = open(&client.path("in"), OFlags::WRONLY | OFlags::NONBLOCK);
     keys.write_all(b"no newline").unwrap();
     drop(keys);

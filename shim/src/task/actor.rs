@@ -15,8 +15,8 @@ use super::model::{Command, Effect, INIT, Key, NewExec, Reply, Report, Sweep};
 use super::publish;
 use super::registry::{Daemon, Handle};
 use crate::bridge::{
-    DeleteRequest, ExecRequest, FreezeRequest, Freezer, KillAllRequest, PoststartRequest, Start,
-    UpdateRequest,
+    DeleteRequest, ExecRequest, ExtraFds, FreezeRequest, Freezer, KillAllRequest, PoststartRequest,
+    Start, UpdateRequest, WhenPaused,
 };
 use crate::exit_file;
 use crate::io::{self, ProcessIo, Role, Subject};
@@ -200,6 +200,11 @@ impl Actor {
                 context.report(Report::Updated(updated));
             }),
             Effect::Sweep(what) => self.spawn(move |context| sweep(context, what)),
+            Effect::Feed(key) => {
+                if let Some(Err(error)) = self.io(key).map(ProcessIo::started) {
+                    warn!(container = self.context.container.id, %error, "no input");
+                }
+            }
             Effect::Release(key) => self.release(key),
             Effect::Persist(exit) => self.persist(exit),
             Effect::Drain(key) => self.drain(key),
@@ -209,7 +214,7 @@ impl Actor {
                 reply.send(io.map_or(Ok(()), |io| io.resize(columns, rows)));
             }
             Effect::CloseStdin(key) => {
-                if let Some(io) = self.held.get(&key).and_then(|held| held.io.as_ref()) {
+                if let Some(io) = self.io(key) {
                     io.close_stdin();
                 }
             }
@@ -287,8 +292,12 @@ impl Actor {
         }
     }
 
+    fn io(&mut self, key: Key) -> Option<&mut ProcessIo> {
+        self.held.get_mut(&key)?.io.as_mut()
+    }
+
     fn release(&mut self, key: Key) {
-        if let Some(io) = self.held.get_mut(&key).and_then(|held| held.io.as_mut()) {
+        if let Some(io) = self.io(key) {
             io.exited();
         }
         if key == INIT {
@@ -351,6 +360,8 @@ async fn make_exec(
             state_dir: context.container.state_dir.clone(),
             process: new.process.clone(),
             pid_file: None,
+            extra_fds: ExtraFds::default(),
+            when_paused: WhenPaused::Refuse,
         };
         runtime.exec(request, &fds).await?
     };

@@ -118,6 +118,7 @@ fn request(creation: &Creation) -> Result<CreateRequest> {
             no_pivot_root: options.no_pivot_root,
             no_new_keyring: options.no_new_keyring,
             systemd_cgroup: options.systemd_cgroup,
+            ..CreateOptions::default()
         },
         pid_file: None,
     })

@@ -161,6 +161,8 @@ pub(crate) enum Effect {
     Update(String),
     /// Init has ended: thaw, then kill what is left. Reports `Swept`.
     Sweep(Sweep),
+    /// A process has been started: it gets its input.
+    Feed(Key),
     /// A process has ended: its streams end.
     Release(Key),
     /// Keep how init ended for the `delete` command.

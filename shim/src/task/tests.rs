@@ -101,6 +101,7 @@ impl Model {
                 Effect::StartExec(key, new) => {
                     self.effects.push(format!("start {} {}", key.0, new.id));
                 }
+                Effect::Feed(_) => {}
                 Effect::Persist(exit) => self.effects.push(format!("persist {}", exit.status)),
                 Effect::Release(key) => self.effects.push(format!("release {}", key.0)),
                 Effect::Resize { key, reply, .. } => {
@@ -215,13 +216,27 @@ fn an_exit_that_is_learned_before_the_start_is_told_after_it() {
 }
 
 #[test]
-fn a_failed_start_leaves_a_created_container_until_its_process_is_gone() {
+fn a_failed_start_is_answered_when_the_process_is_gone() {
+    let mut model = Model::new(true);
+    let mut start = model.start(None);
+    model.report(Report::Started(Err(failure())));
+    assert_eq!(model.effects, ["signal 0 9"]);
+    assert!(start.is_pending());
+    let mut delete = model.delete(None);
+    assert!(delete.is_pending(), "its turn comes after");
+    model.report(Report::Exited(INIT, exit(1)));
+    assert!(start.now().is_err());
+    assert_eq!(model.names(), ["exit 1"], "it has never started");
+    assert_eq!(model.effects, ["persist 1", "release 0", "Remove"]);
+}
+
+#[test]
+fn a_start_that_failed_after_the_exit_was_learned_is_answered_at_once() {
     let mut model = Model::new(true);
     let start = model.start(None);
+    model.report(Report::Exited(INIT, exit(1)));
     model.report(Report::Started(Err(failure())));
     assert!(start.now().is_err());
-    assert_eq!(model.status(None), Status::Created);
-    model.report(Report::Exited(INIT, exit(1)));
     assert_eq!(model.names(), ["exit 1"]);
     assert!(is_state(&model.start(None).now().unwrap_err()));
 }
@@ -229,12 +244,13 @@ fn a_failed_start_leaves_a_created_container_until_its_process_is_gone() {
 #[test]
 fn a_failed_poststart_hook_stops_the_container() {
     let mut model = Model::new(true);
-    let start = model.start(None);
+    let mut start = model.start(None);
     model.report(Report::Executed);
     model.report(Report::Started(Err(failure())));
     assert_eq!(model.effects, ["signal 0 9"]);
-    assert!(start.now().is_err());
+    assert!(start.is_pending());
     model.report(Report::Exited(INIT, exit(137)));
+    assert!(start.now().is_err());
     assert_eq!(model.names(), ["start", "exit 137"]);
 }
 

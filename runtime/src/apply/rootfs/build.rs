@@ -9,8 +9,8 @@ use rustix::mount::MountPropagationFlags;
 
 use super::destination::Reached;
 use super::filesystem::{self, RDONLY, Wanted, is};
-use super::prepare::PreparedRootfs;
-use super::{Root, Surroundings, cgroups, copy_up, devices, duplicate};
+use super::prepare::{PreparedRootfs, Source};
+use super::{Attached, OldTree, Root, Surroundings, cgroups, copy_up, devices, duplicate};
 use crate::plan::{Mount, MountKind, Namespace, Propagation, Rootfs};
 use crate::sys::inside::{self, Links};
 use crate::sys::mount::{self, Change, Depth, Tree};
@@ -18,7 +18,7 @@ use crate::{At, Call, Error, Result};
 
 /// Attaches the root and all that is mounted in it, and makes the devices.
 ///
-/// On exit `/` is still the old tree, downstream of the host's; the umask is 0 (the process's own
+/// On exit `/` is still the old tree, downstream of the host's if it is a copy; the umask is 0 (the process's own
 /// is set with its identity).
 ///
 /// # Errors
@@ -33,17 +33,18 @@ pub fn build(rootfs: &Rootfs, prepared: PreparedRootfs, around: &Surroundings<'_
         ));
     }
     rustix::process::umask(Mode::empty());
-    let downstream = Change::propagation(MountPropagationFlags::DOWNSTREAM);
-    mount::change_path(c"/", &downstream, Depth::Tree).at("cut off from the host")?;
-
-    let mut root = Root::attach_root(prepared.root, around.site).at("root")?;
+    let mut root = match around.old_tree {
+        OldTree::Host { site } => Root::attach_in_copy(prepared.root, site),
+        OldTree::Empty => Root::attach_to(prepared.root, Path::new("/"), Attached::OverNothing),
+    }
+    .at("root")?;
     for (path, tree) in prepared.below {
         root.attach(&tree, &inside::normalise(&path), Links::Follow)
             .at_with(|| format!("rootfs mount at {}", path.display()))?;
     }
     let count = rootfs.mounts.len();
-    for (index, (mount, bind)) in rootfs.mounts.iter().zip(prepared.binds).enumerate() {
-        root.mount(mount, bind, rootfs, around).at_with(|| {
+    for (index, (mount, source)) in rootfs.mounts.iter().zip(prepared.sources).enumerate() {
+        root.mount(mount, source, rootfs, around).at_with(|| {
             format!("mount {} of {count} at {}", index + 1, mount.destination.display())
         })?;
     }
@@ -64,37 +65,49 @@ fn dev_is_bound(rootfs: &Rootfs) -> bool {
 impl Root {
     /// Attaches the root mount where hooks look for it, or else on top of the old root: a user
     /// namespace may not be able to reach the bundle, but `/` it has.
-    fn attach_root(tree: Tree, site: &Path) -> Result<Root> {
+    fn attach_in_copy(tree: Tree, site: &Path) -> Result<Root> {
+        let downstream = Change::propagation(MountPropagationFlags::DOWNSTREAM);
+        mount::change_path(c"/", &downstream, Depth::Tree).at("cut off from the host")?;
         let unreachable = [Errno::ENOENT, Errno::EACCES, Errno::ENOTDIR, Errno::EPERM];
-        let site = match tree.attach_path(site) {
-            Ok(()) => Some(site.to_path_buf()),
+        match tree.attach_path(site) {
             Err(error) if unreachable.iter().any(|errno| is(&error, *errno)) => {
-                tree.attach_path(Path::new("/"))?;
-                None
+                Root::attach_to(tree, Path::new("/"), Attached::OverHost)
             }
-            Err(error) => return Err(error),
-        };
-        Ok(Root { tree, site, fresh: Vec::new(), procfs: None, late_readonly: Vec::new() })
+            result => result.map(|()| Root::new(tree, Attached::At(site.to_path_buf()))),
+        }
+    }
+
+    fn attach_to(tree: Tree, path: &Path, attached: Attached) -> Result<Root> {
+        tree.attach_path(path)?;
+        Ok(Root::new(tree, attached))
+    }
+
+    fn new(tree: Tree, attached: Attached) -> Root {
+        Root { tree, attached, fresh: Vec::new(), procfs: None, late_readonly: Vec::new() }
     }
 
     fn mount(
         &mut self,
         mount: &Mount,
-        bind: Option<Tree>,
+        source: Source,
         rootfs: &Rootfs,
         around: &Surroundings<'_>,
     ) -> Result<()> {
         let path = inside::normalise(&mount.destination);
-        match &mount.kind {
-            MountKind::Filesystem { .. } => self.mount_filesystem(mount, &path, rootfs, around),
-            MountKind::Bind { source, .. } => {
-                let tree = bind.ok_or_else(|| {
-                    Error::argument("prepared", format!("no copy of {}", source.display()))
-                })?;
+        match (&mount.kind, source) {
+            (MountKind::Filesystem { .. }, _) => {
+                self.mount_filesystem(mount, &path, rootfs, around)
+            }
+            (MountKind::Bind { .. }, Source::Bind(tree)) => {
                 self.attach_and_note(tree, &path, Links::Follow, Note::None)
             }
-            MountKind::Cgroup => cgroups::mount(self, mount, &path, rootfs, around),
-            MountKind::Remount => self.remount(mount, &path),
+            (MountKind::Cgroup, source) => {
+                cgroups::mount(self, mount, &path, source, rootfs, around)
+            }
+            (MountKind::Remount, _) => self.remount(mount, &path),
+            (MountKind::Bind { source, .. }, _) => {
+                Err(Error::argument("prepared", format!("no copy of {}", source.display())))
+            }
         }
     }
 
@@ -107,8 +120,7 @@ impl Root {
     ) -> Result<()> {
         let Some(mut wanted) = Wanted::of(mount) else { return Ok(()) };
         let kernel_view = matches!(wanted.fstype, "proc" | "sysfs");
-        let late = (wanted.fstype == "tmpfs" || path == Path::new("dev"))
-            && wanted.attributes & RDONLY != 0;
+        let late = mount.readonly_last();
         if late {
             wanted.attributes &= !RDONLY;
         }

@@ -12,27 +12,54 @@ use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 
 use super::build::Note;
 use super::filesystem::{self, RDONLY, Wanted, is};
+use super::prepare::Source;
 use super::{Root, Surroundings, duplicate};
-use crate::cgroup::{CgroupDirectory, Version};
+use crate::cgroup::{CgroupDirectory, CgroupPaths, Version};
 use crate::plan::{Mount, Namespace, Propagation, Rootfs};
 use crate::sys::inside::{self, Links};
 use crate::sys::mount::{Change, Depth, Tree};
 use crate::{At, Call, Error, Result};
 
+/// Whether the host has nothing but cgroup v2.
+fn unified(cgroups: &CgroupPaths) -> Option<&CgroupDirectory> {
+    match cgroups.directories.as_slice() {
+        [directory] if directory.version == Version::V2 => Some(directory),
+        _ => None,
+    }
+}
+
+/// main's part: copies of the directories that init cannot mount by itself.
+pub(super) fn sources(mount: &Mount, cgroups: &CgroupPaths) -> Result<Source> {
+    if unified(cgroups).is_some() {
+        return Ok(Source::None);
+    }
+    let attributes = safe_attributes(mount);
+    let copies = cgroups.directories.iter().map(|directory| copy(&directory.path, attributes));
+    copies.collect::<Result<_>>().map(Source::Cgroups)
+}
+
 pub(super) fn mount(
     root: &mut Root,
     mount: &Mount,
     path: &Path,
+    source: Source,
     rootfs: &Rootfs,
     around: &Surroundings<'_>,
 ) -> Result<()> {
-    match around.cgroups.directories.as_slice() {
-        [unified] if unified.version == Version::V2 => {
-            let tree = unified_view(mount, unified, around)?;
-            root.attach_and_note(tree, path, Links::Follow, Note::None)
-        }
-        directories => per_hierarchy(root, mount, path, directories, rootfs, around),
+    if let Some(directory) = unified(around.cgroups) {
+        let tree = unified_view(mount, directory, around)?;
+        return root.attach_and_note(tree, path, Links::Follow, Note::None);
     }
+    let Source::Cgroups(copies) = source else {
+        return Err(Error::argument("prepared", "no copies of the cgroup hierarchies"));
+    };
+    let inside = tmpfs(root, mount, path, rootfs)?;
+    for (directory, copy) in around.cgroups.directories.iter().zip(copies) {
+        let name = name(directory, around.cgroup_path)?;
+        attach(&inside, directory, &copy, name)
+            .at_with(|| format!("hierarchy {}", name.display()))?;
+    }
+    Ok(())
 }
 
 /// In a cgroup namespace of its own the container sees its cgroup as the root; in the host's it
@@ -63,18 +90,9 @@ fn unified_view(
     }
 }
 
-fn per_hierarchy(
-    root: &mut Root,
-    mount: &Mount,
-    path: &Path,
-    directories: &[CgroupDirectory],
-    rootfs: &Rootfs,
-    around: &Surroundings<'_>,
-) -> Result<()> {
-    let safe = MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NODEV
-        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let attributes = u64::from(safe.bits()) | mount.attr_set | mount.rec_attr_set;
+/// The directory of hierarchies. Returns a descriptor of it.
+fn tmpfs(root: &mut Root, mount: &Mount, path: &Path, rootfs: &Rootfs) -> Result<OwnedFd> {
+    let attributes = safe_attributes(mount);
     let wanted = Wanted {
         fstype: "tmpfs",
         source: "cgroup",
@@ -94,21 +112,23 @@ fn per_hierarchy(
         root.late_readonly.push(Tree::from(duplicate(tmpfs.as_fd())?));
     }
     root.attach_and_note(tmpfs, path, Links::Follow, Note::Fresh)?;
-    for directory in directories {
-        let name = name(directory, around.cgroup_path)?;
-        view(&inside, directory, name, attributes)
-            .at_with(|| format!("hierarchy {}", name.display()))?;
-    }
-    Ok(())
+    Ok(inside)
+}
+
+/// What the spec asks for, and what runc adds.
+fn safe_attributes(mount: &Mount) -> u64 {
+    let safe = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    u64::from(safe.bits()) | mount.attr_set | mount.rec_attr_set
 }
 
 /// Attaches the container's directory of one hierarchy: in a cgroup namespace it is the root of
 /// what a mount of the hierarchy would show, so that a copy does for both.
-fn view(tmpfs: &OwnedFd, directory: &CgroupDirectory, name: &OsStr, attributes: u64) -> Result<()> {
+fn attach(tmpfs: &OwnedFd, directory: &CgroupDirectory, copy: &Tree, name: &OsStr) -> Result<()> {
     let mode = rustix::fs::Mode::from_raw_mode(0o755);
     rustix::fs::mkdirat(tmpfs, name, mode).call(|| format!("mkdirat(<tmpfs>, {name:?})"))?;
-    let tree = copy(&directory.path, attributes)?;
-    tree.attach_at(tmpfs.as_fd(), &inside::c_string(name)?)?;
+    copy.attach_at(tmpfs.as_fd(), &inside::c_string(name)?)?;
     for controller in &directory.controllers {
         if OsStr::new(controller) == name {
             continue;

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use rustix::fs::{AtFlags, CWD, Dev, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, Dev, FileType, Gid, Mode, OFlags, Uid};
 
 use super::filesystem::is;
 use super::{Root, split};
@@ -18,7 +18,7 @@ use crate::sys::mount::{Depth, Tree};
 use crate::sys::procfs::Procfs;
 use crate::{At, Call, Error, Kind, Result};
 
-/// The links every container has in /dev; with /dev/core where the host has /proc/kcore.
+/// The links every container has in /dev; with /dev/core where there is a /proc/kcore.
 const LINKS: [(&CStr, &str); 4] = [
     (c"fd", "/proc/self/fd"),
     (c"stdin", "/proc/self/fd/0"),
@@ -42,7 +42,7 @@ pub(super) fn make(root: &Root, rootfs: &Rootfs) -> Result<()> {
         let node = Node { directory, shared, name: &name, device };
         if rootfs.in_new_user_namespace { node.bind() } else { node.make() }.at_with(at)?;
     }
-    links(directories.enter(Path::new("dev")).at("/dev")?.0)
+    links(root, directories.enter(Path::new("dev")).at("/dev")?.0)
 }
 
 /// Who else may change a directory.
@@ -97,7 +97,9 @@ impl Node<'_> {
             Ok(()) if self.shared == Shared::Nobody && self.is_roots() => return Ok(()),
             Ok(()) => return self.adjust(),
             // No CAP_MKNOD, or a device cgroup that forbids it.
-            Err(rustix::io::Errno::PERM) => return self.bind(),
+            Err(rustix::io::Errno::PERM) => {
+                return self.bind().at_with(|| format!("{}: EPERM", self.describe("mknodat")));
+            }
             Err(rustix::io::Errno::EXIST) => {}
             Err(errno) => return Err(errno).call(|| self.describe("mknodat")),
         }
@@ -199,13 +201,12 @@ impl Node<'_> {
     }
 }
 
-fn links(dev: BorrowedFd<'_>) -> Result<()> {
+fn links(root: &Root, dev: BorrowedFd<'_>) -> Result<()> {
     for (name, target) in LINKS {
         link(dev, name, target)?;
     }
-    if rustix::fs::accessat(CWD, c"/proc/kcore", rustix::fs::Access::EXISTS, AtFlags::empty())
-        .is_ok()
-    {
+    // Not every kernel has it; init's `/` may have no /proc.
+    if inside::locate(root.as_fd(), Path::new("proc/kcore"), Links::Follow).is_ok() {
         link(dev, c"core", "/proc/kcore")?;
     }
     // The container's own instance of devpts has its own ptmx.

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 
 use super::filesystem::{RDONLY, Wanted};
-use super::{Root, masks};
+use super::{Attached, Root, masks};
 use crate::plan::{Propagation, Rootfs};
 use crate::sys::mount::{Change, Depth};
 use crate::sys::procfs::Procfs;
@@ -19,7 +19,11 @@ impl Root {
     /// # Errors
     /// EINVAL: the old root is no mount (a ramfs: the client has to ask for no pivot_root).
     pub fn enter(&self, rootfs: &Rootfs) -> Result<()> {
-        if rootfs.pivot { self.pivot() } else { self.chroot() }?;
+        match (&self.attached, rootfs.pivot) {
+            (Attached::OverNothing, _) => self.chroot(),
+            (_, true) => self.pivot(),
+            (_, false) => self.cover_host(),
+        }?;
         let propagation = match rootfs.propagation {
             // Both are so since `build`.
             Propagation::Private | Propagation::Slave => return Ok(()),
@@ -39,12 +43,16 @@ impl Root {
     }
 
     fn chroot(&self) -> Result<()> {
-        self.hide_full_views().at("hide the host's proc and sysfs")?;
-        if self.site.is_some() {
-            self.tree.attach_path(Path::new("/"))?;
-        }
         rustix::process::fchdir(&self.tree).call(|| "fchdir(<root>)".to_owned())?;
         rustix::process::chroot(c".").call(|| "chroot(\".\")".to_owned())
+    }
+
+    fn cover_host(&self) -> Result<()> {
+        self.hide_full_views().at("hide the host's proc and sysfs")?;
+        if let Attached::At(_) = self.attached {
+            self.tree.attach_path(Path::new("/"))?;
+        }
+        self.chroot()
     }
 
     /// Without pivot_root(2) the old tree stays in the mount namespace. While it has a proc or a
@@ -56,8 +64,9 @@ impl Root {
         for line in String::from_utf8_lossy(&mounts).lines() {
             let Some(at) = full_view(line) else { continue };
             let at = Path::new(&at);
-            if self.site.as_ref().is_some_and(|site| at.starts_with(site)) {
-                continue;
+            match &self.attached {
+                Attached::At(site) if at.starts_with(site) => continue,
+                _ => {}
             }
             match rustix::mount::unmount(at, UnmountFlags::DETACH) {
                 Ok(()) | Err(rustix::io::Errno::NOENT) => {}

@@ -1,6 +1,6 @@
 //! New instances of file systems, and the attributes of mounts.
 
-use rustix::mount::{MountAttrFlags, MountPropagationFlags};
+use rustix::mount::MountPropagationFlags;
 
 use crate::plan::{Mount, MountKind, Propagation};
 use crate::sys::mount::{Change, FsContext, Tree};
@@ -8,11 +8,6 @@ use crate::{Error, Result};
 
 /// The attribute that is an access time mode and not a flag (MOUNT_ATTR__ATIME, linux/mount.h).
 const ATIME: u64 = 0x70;
-
-/// File systems whose super block is or may be shared with other mounts, or whose `ro` has to
-/// wait: for them `ro` is an attribute of the mount alone.
-const RDONLY_BY_MOUNT: [&str; 7] =
-    ["proc", "sysfs", "tmpfs", "mqueue", "devpts", "cgroup", "cgroup2"];
 
 pub(super) const RDONLY: u64 = 0x1;
 
@@ -33,10 +28,7 @@ impl<'a> Wanted<'a> {
         let MountKind::Filesystem { fstype, source, flags, data } = &mount.kind else {
             return None;
         };
-        let mut attributes = mount.attr_set | mount.rec_attr_set;
-        if flags.iter().any(|flag| flag == "ro") {
-            attributes |= RDONLY;
-        }
+        let attributes = mount.attr_set | mount.rec_attr_set;
         Some(Wanted { fstype, source, flags, data, attributes })
     }
 
@@ -46,8 +38,7 @@ impl<'a> Wanted<'a> {
         if !self.source.is_empty() {
             context.string("source", self.source)?;
         }
-        let by_mount = RDONLY_BY_MOUNT.contains(&self.fstype);
-        for flag in self.flags.iter().filter(|flag| !(by_mount && *flag == "ro")) {
+        for flag in self.flags {
             context.flag(flag)?;
         }
         Ok(context)
@@ -81,20 +72,6 @@ pub(super) fn set(context: &FsContext<'_>, (key, value): &(String, Option<String
         Some(value) => context.string(key, value),
         None => context.flag(key),
     }
-}
-
-/// What to change on a copied mount so that it has the attributes the spec asks for: as mount(8)
-/// and runc do for `-o bind,…`, naming one attribute resets those not named; naming none keeps all.
-pub(super) fn bind_change(mount: &Mount) -> Change<'static> {
-    if mount.attr_set == 0 && mount.attr_clear == 0 {
-        return Change::default();
-    }
-    let resettable = MountAttrFlags::MOUNT_ATTR_RDONLY
-        | MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NODEV
-        | MountAttrFlags::MOUNT_ATTR_NOEXEC
-        | MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW;
-    change(mount.attr_set, mount.attr_clear | u64::from(resettable.bits()))
 }
 
 /// A change that is free of contradictions: what is set is not cleared, and an access time mode

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! main   prepare   root and bind sources as detached mounts; the host's mount table never changes
+//!          (init is cloned, from an empty mount namespace if that will do)
 //! init   build     root attached in init's mount namespace, mounts, devices
 //!          (createContainer hooks: the old tree is still "/")
 //!        enter     pivot_root, the old tree gone, the root's propagation
@@ -21,6 +22,7 @@ mod cgroups;
 mod copy_up;
 mod destination;
 mod devices;
+mod empty;
 mod enter;
 mod filesystem;
 mod masks;
@@ -43,6 +45,7 @@ use crate::sys::mount::Tree;
 use crate::sys::procfs::Procfs;
 
 pub use build::build;
+pub use empty::{EmptyMountNamespace, Visit};
 pub use prepare::{PreparedRootfs, UserNamespaceOf, detach_from_host, prepare};
 
 /// What [`build`] has to know beside the plan of the root.
@@ -54,8 +57,20 @@ pub struct Surroundings<'a> {
     pub cgroups: &'a CgroupPaths,
     /// The path that all of these directories end with ([`crate::cgroup::CgroupPlan`]).
     pub cgroup_path: &'a Path,
-    /// Where the bundle says that the root is (`root.path`, absolute): hooks look for it there.
-    pub site: &'a Path,
+    /// What init's `/` is when it begins.
+    pub old_tree: OldTree<'a>,
+}
+
+/// The mounts that init begins with.
+#[derive(Debug, Clone, Copy)]
+pub enum OldTree<'a> {
+    /// A copy of the host's.
+    Host {
+        /// Where the bundle says that the root is (`root.path`, absolute): hooks look for it there.
+        site: &'a Path,
+    },
+    /// None, see [`EmptyMountNamespace`].
+    Empty,
 }
 
 /// The container's root, mounted.
@@ -63,14 +78,24 @@ pub struct Surroundings<'a> {
 pub struct Root {
     /// The root mount; good as a directory descriptor.
     tree: Tree,
-    /// Where it is attached in the old tree; None when it lies over the old root.
-    site: Option<PathBuf>,
+    attached: Attached,
     /// New tmpfs mounts, that nobody else has had a chance to put anything into.
     fresh: Vec<(PathBuf, OwnedFd)>,
     /// The procfs that was mounted on /proc.
     procfs: Option<Tree>,
     /// Mounts that become read-only when nothing has to be made in them any more.
     late_readonly: Vec<Tree>,
+}
+
+/// Where the root is attached before it is entered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Attached {
+    /// In the host's tree, where hooks look for it.
+    At(PathBuf),
+    /// On top of the host's root.
+    OverHost,
+    /// On top of nothing.
+    OverNothing,
 }
 
 impl AsFd for Root {
@@ -87,7 +112,7 @@ impl Root {
     /// Those of [`Procfs::open`].
     pub fn procfs(&self) -> Result<Procfs> {
         match &self.procfs {
-            Some(tree) => Procfs::verified(duplicate(tree.as_fd())?),
+            Some(tree) => Ok(Procfs::from(Tree::from(duplicate(tree.as_fd())?))),
             None => Procfs::open(),
         }
     }

@@ -6,7 +6,7 @@
 //! call: the host's mount table never has it.
 
 use std::fmt::Write as _;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -39,6 +39,32 @@ pub(super) fn mount(wanted: &Wanted<'_>, site: &Path) -> Result<Tree> {
     }
 }
 
+/// Mounts an overlay whose lower layers have their owners mapped, detached. An overlay itself
+/// cannot be mapped; its upper layer belongs to the container's ids already.
+///
+/// # Errors
+/// EINVAL: before Linux 6.15 an overlay takes no layer that is a detached mount.
+pub(super) fn mount_mapped(wanted: &Wanted<'_>, namespace: BorrowedFd<'_>) -> Result<Tree> {
+    let context = wanted.context()?;
+    // A detached mount is gone with its descriptor: they have to last until the super block is.
+    let mut mapped = Vec::new();
+    for parameter in wanted.data {
+        match parameter {
+            (key, Some(value)) if key == "lowerdir" => {
+                for (key, layer) in layers(value) {
+                    let tree = Tree::copy_path(&layer, Depth::Mount)?;
+                    let change = Change { idmap: Some(namespace), ..Change::default() };
+                    tree.change(&change, Depth::Mount).at("id map")?;
+                    context.fd(key, tree.as_fd())?;
+                    mapped.push(tree);
+                }
+            }
+            parameter => other_parameter(&context, parameter)?,
+        }
+    }
+    context.mount(wanted.attributes)
+}
+
 fn by_layers(wanted: &Wanted<'_>) -> Result<Tree> {
     let context = wanted.context()?;
     for parameter in wanted.data {
@@ -48,13 +74,19 @@ fn by_layers(wanted: &Wanted<'_>) -> Result<Tree> {
                     layer_parameter(&context, key, &layer)?;
                 }
             }
-            (key, Some(value)) if key == "upperdir" || key == "workdir" => {
-                layer_parameter(&context, key, Path::new(value))?;
-            }
-            parameter => filesystem::set(&context, parameter)?,
+            parameter => other_parameter(&context, parameter)?,
         }
     }
     context.mount(wanted.attributes)
+}
+
+fn other_parameter(context: &FsContext<'_>, parameter: &(String, Option<String>)) -> Result<()> {
+    match parameter {
+        (key, Some(value)) if key == "upperdir" || key == "workdir" => {
+            layer_parameter(context, key, Path::new(value))
+        }
+        parameter => filesystem::set(context, parameter),
+    }
 }
 
 fn layer_parameter(context: &FsContext<'_>, key: &str, path: &Path) -> Result<()> {

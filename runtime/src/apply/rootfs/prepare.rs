@@ -10,7 +10,8 @@ use nix::errno::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 
 use super::filesystem::{self, Wanted, is};
-use super::overlay;
+use super::{cgroups, overlay};
+use crate::cgroup::CgroupPaths;
 use crate::plan::{Mount, MountIdMap, MountKind, Propagation, Rootfs, RootfsSource};
 use crate::sys::mount::{Change, Depth, Tree};
 use crate::{At, Call, Error, Result};
@@ -25,8 +26,19 @@ pub struct PreparedRootfs {
     pub(super) root: Tree,
     /// Further mounts that the client asked for below the root: where, and what.
     pub(super) below: Vec<(PathBuf, Tree)>,
-    /// One per mount of the plan: the copy of a bind mount's source.
-    pub(super) binds: Vec<Option<Tree>>,
+    /// One per mount of the plan.
+    pub(super) sources: Vec<Source>,
+}
+
+/// What main has made for a mount.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// Nothing: init makes it.
+    None,
+    /// The copy of a bind mount's source.
+    Bind(Tree),
+    /// The container's directory in each cgroup hierarchy.
+    Cgroups(Vec<Tree>),
 }
 
 /// Makes the root mount and the sources of the bind mounts. `site` is where the bundle says that
@@ -40,10 +52,10 @@ pub fn prepare(
     site: &Path,
     user_namespace: &mut UserNamespaceOf<'_>,
 ) -> Result<PreparedRootfs> {
-    let mut binds = Vec::with_capacity(rootfs.mounts.len());
+    let mut sources = Vec::with_capacity(rootfs.mounts.len());
     for mount in &rootfs.mounts {
         let MountKind::Bind { source, recursive } = &mount.kind else {
-            binds.push(None);
+            sources.push(Source::None);
             continue;
         };
         let bind = bind(mount, source, depth(*recursive), rootfs.propagation, user_namespace)
@@ -55,13 +67,27 @@ pub fn prepare(
                     source.display()
                 )
             })?;
-        binds.push(Some(bind));
+        sources.push(Source::Bind(bind));
     }
     let (root, below) = root(rootfs, site, user_namespace).at("root")?;
-    Ok(PreparedRootfs { root, below, binds })
+    Ok(PreparedRootfs { root, below, sources })
 }
 
 impl PreparedRootfs {
+    /// Copies the container's cgroup v1 directories, once they are made, for the mounts of type
+    /// `cgroup`.
+    ///
+    /// # Errors
+    /// The directory that cannot be copied.
+    pub fn copy_cgroups(&mut self, rootfs: &Rootfs, cgroups: &CgroupPaths) -> Result<()> {
+        for (mount, source) in rootfs.mounts.iter().zip(&mut self.sources) {
+            if mount.kind == MountKind::Cgroup {
+                *source = cgroups::sources(mount, cgroups).at_with(|| mount.field.clone())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Attaches the root on the host as well, for hooks that look for it there. Init keeps a copy
     /// that is downstream of it: what a hook mounts into it before init leaves the host's tree
     /// appears in the container.
@@ -93,11 +119,9 @@ impl PreparedRootfs {
 /// # Errors
 /// Those of umount2(2).
 pub fn detach_from_host(target: &Path) -> Result<()> {
-    match rustix::mount::unmount(target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+    match rustix::mount::unmount(target, UnmountFlags::DETACH) {
         Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(()),
-        Err(errno) => {
-            Err(errno).call(|| format!("umount2({target:?}, MNT_DETACH|UMOUNT_NOFOLLOW)"))
-        }
+        Err(errno) => Err(errno).call(|| format!("umount2({target:?}, MNT_DETACH)")),
     }
 }
 
@@ -148,13 +172,19 @@ fn layer(
     let Some(wanted) = Wanted::of(mount) else {
         return Err(Error::argument("rootfs", format!("{:?} cannot be a root", mount.kind)));
     };
-    let tree = match wanted.fstype {
-        "overlay" => overlay::mount(&wanted, site),
-        _ => wanted.mount(rootfs.mount_label.as_deref(), &[]),
+    let from = || format!("{} from {:?}", wanted.fstype, wanted.source);
+    match (wanted.fstype, &mount.idmap) {
+        ("overlay", None) => overlay::mount(&wanted, site).at_with(from),
+        ("overlay", Some((map, _))) => {
+            let namespace = user_namespace(map).at("user namespace of the id map")?;
+            overlay::mount_mapped(&wanted, namespace.as_fd()).at_with(from)
+        }
+        _ => {
+            let tree = wanted.mount(rootfs.mount_label.as_deref(), &[]).at_with(from)?;
+            map_ids(&tree, mount, user_namespace)?;
+            Ok(tree)
+        }
     }
-    .at_with(|| format!("{} from {:?}", wanted.fstype, wanted.source))?;
-    map_ids(&tree, mount, user_namespace)?;
-    Ok(tree)
 }
 
 /// Copies the mount at `source` and gives the copy its attributes while nobody sees it.
@@ -171,7 +201,7 @@ fn bind(
         propagation: first,
         ..filesystem::change(mount.rec_attr_set, mount.rec_attr_clear)
     };
-    let mut own = filesystem::bind_change(mount);
+    let mut own = filesystem::change(mount.attr_set, mount.attr_clear | mount.attr_clear_unlocked);
     if depth == Depth::Mount {
         own.propagation = std::mem::replace(&mut whole.propagation, MountPropagationFlags::empty());
     }

@@ -60,10 +60,11 @@ impl Machine {
             Ok(pid) => {
                 let reply = exec.started(pid);
                 let stdin_closed = exec.stdin_closed;
-                self.effects.push(Effect::Publish(Event::ExecStarted { exec: id, pid }));
                 if stdin_closed {
                     self.effects.push(Effect::CloseStdin(key));
                 }
+                self.effects.push(Effect::Feed(key));
+                self.effects.push(Effect::Publish(Event::ExecStarted { exec: id, pid }));
                 if let Some(reply) = reply {
                     reply.send(Ok(pid));
                 }

@@ -26,6 +26,7 @@ impl Machine {
             *executed = true;
         }
         self.phase = Phase::Running;
+        self.effects.push(Effect::Feed(INIT));
         self.effects.push(Effect::Publish(Event::Start { pid: self.pid }));
         self.begin_end();
     }

@@ -1,7 +1,7 @@
 //! The mount of type `cgroup`, over real cgroups.
 
 use super::*;
-use crate::cgroup::CgroupDirectory;
+use crate::cgroup::{CgroupDirectory, Version};
 
 /// A cgroup of this test's own in some hierarchies of the machine, which goes with the value.
 struct Cgroups {
@@ -11,7 +11,7 @@ struct Cgroups {
 
 impl Cgroups {
     /// `hierarchies`: mount point, version, controllers.
-    fn make(hierarchies: &[(PathBuf, u8, &[&str])]) -> Cgroups {
+    fn make(hierarchies: &[(PathBuf, Version, &[&str])]) -> Cgroups {
         let name = format!("myshim-rootfs-{}", std::process::id());
         let directories = hierarchies.iter().map(|(mount_point, version, controllers)| {
             let path = mount_point.join(&name);
@@ -22,15 +22,25 @@ impl Cgroups {
         Cgroups { directories: directories.collect(), name }
     }
 
-    fn enter(&self) {
+    /// Joins the cgroups, and enters a root with a mount of them.
+    fn enter(&self, scene: &Scene, namespace: &Namespace) {
         for directory in &self.directories {
             std::fs::write(directory.path.join("cgroup.procs"), "0").unwrap();
         }
+        let rootfs = scene.rootfs(mounts());
+        let prepared = self.prepare(scene, &rootfs);
+        scene.become_init();
+        if *namespace == Namespace::New {
+            nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).unwrap();
+        }
+        self.build_prepared(scene, &rootfs, prepared, namespace.clone());
     }
 
-    fn build(&self, scene: &Scene, rootfs: &Rootfs, namespace: Namespace) -> Root {
-        let prepared = scene.prepare(rootfs).unwrap();
-        self.build_prepared(scene, rootfs, prepared, namespace)
+    fn prepare(&self, scene: &Scene, rootfs: &Rootfs) -> PreparedRootfs {
+        let mut prepared = scene.prepare(rootfs).unwrap();
+        let cgroups = CgroupPaths { directories: self.directories.clone() };
+        prepared.copy_cgroups(rootfs, &cgroups).unwrap();
+        prepared
     }
 
     fn build_prepared(
@@ -39,18 +49,17 @@ impl Cgroups {
         rootfs: &Rootfs,
         prepared: PreparedRootfs,
         namespace: Namespace,
-    ) -> Root {
+    ) {
         let namespaces = Namespaces { cgroup: namespace, ..namespaces() };
         let around = Surroundings {
             namespaces: &namespaces,
             cgroups: &CgroupPaths { directories: self.directories.clone() },
             cgroup_path: &Path::new("/").join(&self.name),
-            site: &scene.path("site"),
+            old_tree: OldTree::Host { site: &scene.path("site") },
         };
         let root = build(rootfs, prepared, &around).unwrap();
         root.enter(rootfs).unwrap();
         root.seal(rootfs).unwrap();
-        root
     }
 }
 
@@ -96,19 +105,13 @@ fn each_v1_hierarchy_shows_the_containers_own_directory() {
         let data = None::<&std::ffi::CStr>;
         rustix::mount::mount(on_machine("cpu"), &combined, "", flags, data).unwrap();
         let cgroups = Cgroups::make(&[
-            (on_machine("pids"), 1, &["pids"]),
-            (combined, 1, &["cpu", "cpuacct"]),
-            (on_machine("systemd"), 1, &[]),
+            (on_machine("pids"), Version::V1, &["pids"]),
+            (combined, Version::V1, &["cpu", "cpuacct"]),
+            (on_machine("systemd"), Version::V1, &[]),
         ]);
         for namespace in [Namespace::Host, Namespace::New] {
             join(forked(|| {
-                cgroups.enter();
-                scene.become_init();
-                if namespace == Namespace::New {
-                    nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).unwrap();
-                }
-                let rootfs = scene.rootfs(mounts());
-                cgroups.build(scene, &rootfs, namespace.clone());
+                cgroups.enter(scene, &namespace);
                 let at = "/sys/fs/cgroup";
                 assert_eq!(names(at), ["cpu", "cpu,cpuacct", "cpuacct", "pids", "systemd"]);
                 let cpu = std::fs::read_link("/sys/fs/cgroup/cpu").unwrap();
@@ -138,15 +141,10 @@ fn cgroup_v2_shows_the_cgroup_namespaces_root() {
             eprintln!("skipped: no cgroup v2 here");
             return;
         }
-        let cgroups = Cgroups::make(&[(mount_point, 2, &[])]);
+        let cgroups = Cgroups::make(&[(mount_point, Version::V2, &[])]);
         for namespace in [Namespace::Host, Namespace::New] {
             join(forked(|| {
-                cgroups.enter();
-                scene.become_init();
-                if namespace == Namespace::New {
-                    nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).unwrap();
-                }
-                cgroups.build(scene, &scene.rootfs(mounts()), namespace.clone());
+                cgroups.enter(scene, &namespace);
                 let line = scene.mount_at("/sys/fs/cgroup");
                 assert!(line.contains(" - cgroup2 cgroup "), "{line}");
                 assert!(facts(&line).2.starts_with("ro,nosuid,nodev,noexec"), "{line}");
@@ -171,10 +169,10 @@ fn a_user_namespace_without_a_cgroup_namespace_gets_a_copy() {
             eprintln!("skipped: no cgroup v2 here");
             return;
         }
-        let cgroups = Cgroups::make(&[(mount_point, 2, &[])]);
+        let cgroups = Cgroups::make(&[(mount_point, Version::V2, &[])]);
         super::namespaces::give_away(&scene.path("image"));
         let rootfs = scene.rootfs(mounts());
-        let prepared = scene.prepare(&rootfs).unwrap();
+        let prepared = cgroups.prepare(scene, &rootfs);
         super::namespaces::in_user_namespace(super::namespaces::ALL, || {
             cgroups.build_prepared(scene, &rootfs, prepared, Namespace::Host);
             assert!(Path::new("/sys/fs/cgroup").join(&cgroups.name).exists());

@@ -22,7 +22,10 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use rustix::mount::{MountPropagationFlags, mount_change};
 
-use super::{PreparedRootfs, Root, Surroundings, build, detach_from_host, prepare};
+use super::{
+    Attached, EmptyMountNamespace, OldTree, PreparedRootfs, Root, Surroundings, build,
+    detach_from_host, prepare,
+};
 use crate::Result;
 use crate::cgroup::CgroupPaths;
 use crate::plan::{
@@ -162,7 +165,7 @@ impl Scene {
             namespaces: &self.namespaces,
             cgroups: &self.cgroups,
             cgroup_path: Path::new("/test"),
-            site: &self.path("site"),
+            old_tree: OldTree::Host { site: &self.path("site") },
         };
         build(rootfs, prepared, &around)
     }
@@ -205,6 +208,7 @@ pub(crate) fn mount(destination: &str, kind: MountKind) -> Mount {
         kind,
         attr_set: 0,
         attr_clear: 0,
+        attr_clear_unlocked: 0,
         rec_attr_set: 0,
         rec_attr_clear: 0,
         propagation: None,

@@ -8,6 +8,7 @@ use super::*;
 
 const RDONLY: u64 = 0x1;
 const NOSUID: u64 = 0x2;
+const NODEV: u64 = 0x4;
 const NOEXEC: u64 = 0x8;
 
 #[test]
@@ -91,9 +92,17 @@ fn a_bind_mount_takes_the_attributes_it_names_and_drops_the_others() {
         let flags = rustix::mount::MountFlags::NODEV;
         rustix::mount::mount("v", &volume, "tmpfs", flags, None::<&std::ffi::CStr>).unwrap();
         let rootfs = scene.rootfs(vec![
-            Mount { attr_set: RDONLY | NOSUID, ..bind(&volume, "/named") },
+            Mount {
+                attr_set: RDONLY | NOSUID,
+                attr_clear_unlocked: NODEV | NOEXEC,
+                ..bind(&volume, "/named")
+            },
             bind(&volume, "/unnamed"),
-            Mount { attr_clear: RDONLY, ..bind(&volume, "/rw") },
+            Mount {
+                attr_clear: RDONLY,
+                attr_clear_unlocked: NOSUID | NODEV | NOEXEC,
+                ..bind(&volume, "/rw")
+            },
         ]);
         scene.enter(&rootfs);
         assert!(scene.mount_at("/named").contains(" ro,nosuid,relatime "));

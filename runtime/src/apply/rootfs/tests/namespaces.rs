@@ -1,6 +1,7 @@
 //! Propagation, and roots that are not entered the usual way.
 
 use super::*;
+use crate::plan::MountIdMap;
 
 /// Mounts a tmpfs from the host's side, as `mount` in another terminal would.
 fn mount_on_host(scene: &Scene, below: &str) {
@@ -139,7 +140,7 @@ fn a_container_without_a_mount_namespace_is_refused() {
             namespaces: &namespaces,
             cgroups: &scene.cgroups,
             cgroup_path: Path::new("/"),
-            site: &scene.path("site"),
+            old_tree: OldTree::Host { site: &scene.path("site") },
         };
         let error = build(&rootfs, prepared, &around).unwrap_err().to_string();
         assert!(error.starts_with("linux.namespaces: "), "{error}");
@@ -175,6 +176,71 @@ fn a_site_that_is_not_there_is_not_needed() {
             }));
         }
     });
+}
+
+#[test]
+fn a_container_that_starts_from_nothing_is_the_same() {
+    alone(module_path!(), "a_container_that_starts_from_nothing_is_the_same", |scene| {
+        scene.make_directory("volume");
+        scene.write("volume/mark", "");
+        let mut mounts = default_mounts();
+        mounts.push(rbind(&scene.path("volume"), "/volume"));
+        mounts.push(bind(&scene.path("volume/mark"), "/etc/mark"));
+        let rootfs = Rootfs {
+            devices: default_devices(),
+            readonly: true,
+            masked_paths: vec!["/proc/keys".into(), "/proc/fs".into()],
+            readonly_paths: vec!["/proc/sys".into()],
+            ..scene.rootfs(mounts)
+        };
+        let before = scene.host_mounts();
+        let own = std::fs::read_link("/proc/self/ns/mnt").unwrap();
+        let empty = EmptyMountNamespace::make().unwrap();
+        assert_eq!(std::fs::read_link("/proc/self/ns/mnt").unwrap(), own);
+        assert_eq!(scene.host_mounts(), before);
+
+        let seen = |old_tree| {
+            let prepared = scene.prepare(&rootfs).unwrap();
+            let (read, write) = rustix::pipe::pipe().unwrap();
+            let visit = matches!(old_tree, OldTree::Empty).then(|| empty.enter().unwrap());
+            let init = forked(|| {
+                scene.become_init();
+                let around = Surroundings {
+                    namespaces: &scene.namespaces,
+                    cgroups: &scene.cgroups,
+                    cgroup_path: Path::new("/"),
+                    old_tree,
+                };
+                let root = build(&rootfs, prepared, &around).unwrap();
+                root.enter(&rootfs).unwrap();
+                root.seal(&rootfs).unwrap();
+                root.hide(&rootfs).unwrap();
+                assert_eq!(std::env::current_dir().unwrap(), Path::new("/"));
+                assert_eq!(names("/volume"), ["mark"]);
+                rustix::io::write(&write, without_ids(&scene.mounts()).as_bytes()).unwrap();
+            });
+            if let Some(visit) = visit {
+                visit.end().unwrap();
+            }
+            join(init);
+            let mut seen = vec![0; 1 << 16];
+            let length = rustix::io::read(&read, &mut seen).unwrap();
+            String::from_utf8(seen[..length].to_vec()).unwrap()
+        };
+        let site = scene.path("site");
+        assert_eq!(seen(OldTree::Empty), seen(OldTree::Host { site: &site }));
+        assert_eq!(std::fs::read_link("/proc/self/ns/mnt").unwrap(), own);
+        assert_eq!(scene.host_mounts(), before);
+    });
+}
+
+/// A mount table without the numbers of mounts, devices and peer groups.
+fn without_ids(mounts: &str) -> String {
+    let lines = mounts.lines().map(|line| {
+        let fields = line.split(' ').skip(3);
+        fields.map(|field| field.trim_end_matches(|c: char| c.is_ascii_digit())).collect::<Vec<_>>()
+    });
+    lines.map(|fields| fields.join(" ") + "\n").collect()
 }
 
 #[test]
@@ -265,7 +331,7 @@ fn a_user_namespaced_container_gets_all_its_mounts() {
             let prepared = scene.prepare(&rootfs).unwrap();
             in_user_namespace(ALL, || {
                 let root = scene.build_prepared(&rootfs, prepared).unwrap();
-                assert_eq!(root.site.is_some(), site);
+                assert_eq!(matches!(root.attached, Attached::At(_)), site);
                 root.enter(&rootfs).unwrap();
                 root.seal(&rootfs).unwrap();
                 root.hide(&rootfs).unwrap();
@@ -301,7 +367,7 @@ fn the_hosts_views_are_bound_where_its_namespaces_are_shared() {
                 namespaces: &namespaces,
                 cgroups: &scene.cgroups,
                 cgroup_path: Path::new("/"),
-                site: &scene.path("site"),
+                old_tree: OldTree::Host { site: &scene.path("site") },
             };
             let root = build(&rootfs, prepared, &around).unwrap();
             root.enter(&rootfs).unwrap();
@@ -345,7 +411,11 @@ fn a_locked_flag_is_kept_by_a_read_only_root() {
             readonly_paths: vec!["/etc".into()],
             source: RootfsSource::Mounts(vec![Mount { attr_clear: 0x2, ..bind(&image, "/") }]),
             ..scene.rootfs(vec![
-                Mount { attr_set: 0x1, ..bind(&scene.path("image/tmp"), "/tmp") },
+                Mount {
+                    attr_set: 0x1,
+                    attr_clear_unlocked: 0xe,
+                    ..bind(&scene.path("image/tmp"), "/tmp")
+                },
                 filesystem("/proc", "proc", &[]),
             ])
         };
@@ -369,48 +439,59 @@ fn a_locked_flag_is_kept_by_a_read_only_root() {
     });
 }
 
+/// A user namespace that maps 0 to 70000.
+fn user_namespace() -> std::os::fd::OwnedFd {
+    let (asks, told) = (rustix::pipe::pipe().unwrap(), rustix::pipe::pipe().unwrap());
+    let child = forked(|| {
+        nix::sched::unshare(CloneFlags::CLONE_NEWUSER).unwrap();
+        rustix::io::write(&asks.1, b"?").unwrap();
+        rustix::io::read(&told.0, &mut [0; 1]).unwrap();
+    });
+    rustix::io::read(&asks.0, &mut [0; 1]).unwrap();
+    for map in ["uid_map", "gid_map"] {
+        std::fs::write(format!("/proc/{child}/{map}"), "0 70000 100").unwrap();
+    }
+    let namespace = std::fs::File::open(format!("/proc/{child}/ns/user")).unwrap();
+    rustix::io::write(&told.1, b"!").unwrap();
+    join(child);
+    namespace.into()
+}
+
 #[test]
 fn an_idmapped_mount_shows_the_owners_of_its_map() {
     alone(module_path!(), "an_idmapped_mount_shows_the_owners_of_its_map", |scene| {
         use std::os::unix::fs::MetadataExt;
         scene.make_directory("volume/below");
         std::os::unix::fs::chown(scene.path("volume/below"), Some(5), Some(6)).unwrap();
-        let sleeper = std::process::Command::new("unshare").args(["-U", "sleep", "60"]).spawn();
-        let mut sleeper = sleeper.unwrap();
-        let user = format!("/proc/{}/ns/user", sleeper.id());
-        while std::fs::read_link(&user).unwrap()
-            == std::fs::read_link("/proc/self/ns/user").unwrap()
-        {
-            std::thread::yield_now();
-        }
-        for map in ["uid_map", "gid_map"] {
-            std::fs::write(format!("/proc/{}/{map}", sleeper.id()), "0 70000 100").unwrap();
-        }
-        let namespace = crate::plan::MountIdMap::Namespace(user.into());
-        let volume = rbind(&scene.path("volume"), "/volume");
-        let mapped = Mount { idmap: Some((namespace.clone(), true)), ..volume };
-        let layer = bind(&scene.path("image"), "/");
-        let layer = Mount { idmap: Some((namespace, false)), ..layer };
-        let source = RootfsSource::Mounts(vec![layer]);
-        let rootfs = Rootfs {
-            source,
-            ..scene.rootfs(vec![mapped, filesystem("/dev", "tmpfs", &[("mode", "755")])])
-        };
         // Root of the host is not mapped the other way round: it cannot make the destination.
         scene.make_directory("image/volume");
-        let prepared = prepare(&rootfs, &scene.path("site"), &mut |map| match map {
-            crate::plan::MountIdMap::Namespace(path) => {
-                Ok(std::fs::File::open(path).unwrap().into())
-            }
-            other => unreachable!("{other:?}"),
-        });
-        sleeper.kill().unwrap();
-        sleeper.wait().unwrap();
-        scene.become_init();
-        let root = scene.build_prepared(&rootfs, prepared.unwrap()).unwrap();
-        root.enter(&rootfs).unwrap();
-        let below = std::fs::metadata("/volume/below").unwrap();
-        assert_eq!((below.uid(), below.gid()), (70005, 70006));
-        assert_eq!(std::fs::metadata("/etc").unwrap().uid(), 70000);
+        for directory in ["upper", "work"] {
+            scene.make_directory(directory);
+            std::os::unix::fs::chown(scene.path(directory), Some(70000), Some(70000)).unwrap();
+        }
+        let path = |below: &str| scene.path(below).display().to_string();
+        let overlay =
+            [("lowerdir", path("image")), ("upperdir", path("upper")), ("workdir", path("work"))];
+        let overlay = overlay.each_ref().map(|(key, value)| (*key, value.as_str()));
+        let map = |mount: Mount, recursive| Mount {
+            idmap: Some((MountIdMap::Container, recursive)),
+            ..mount
+        };
+        for layer in [bind(&scene.path("image"), "/"), filesystem("/", "overlay", &overlay)] {
+            join(forked(|| {
+                let source = RootfsSource::Mounts(vec![map(layer, false)]);
+                let dev = filesystem("/dev", "tmpfs", &[("mode", "755")]);
+                let volume = map(rbind(&scene.path("volume"), "/volume"), true);
+                let rootfs = Rootfs { source, ..scene.rootfs(vec![dev, volume]) };
+                let prepared = prepare(&rootfs, &scene.path("site"), &mut |_| Ok(user_namespace()));
+                let prepared = prepared.unwrap();
+                scene.become_init();
+                let root = scene.build_prepared(&rootfs, prepared).unwrap();
+                root.enter(&rootfs).unwrap();
+                let below = std::fs::metadata("/volume/below").unwrap();
+                assert_eq!((below.uid(), below.gid()), (70005, 70006));
+                assert_eq!(std::fs::metadata("/etc").unwrap().uid(), 70000);
+            }));
+        }
     });
 }

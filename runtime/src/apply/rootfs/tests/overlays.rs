@@ -87,7 +87,7 @@ fn an_overlay_by_mount_options_leaves_no_trace_on_the_host() {
         assert_eq!(std::env::current_dir().unwrap(), cwd);
 
         let rootfs = scene.rootfs(vec![]);
-        let prepared = PreparedRootfs { root: tree, below: Vec::new(), binds: Vec::new() };
+        let prepared = PreparedRootfs { root: tree, below: Vec::new(), sources: Vec::new() };
         scene.become_init();
         let root = scene.build_prepared(&rootfs, prepared).unwrap();
         root.enter(&rootfs).unwrap();

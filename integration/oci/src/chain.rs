@@ -1,0 +1,102 @@
+//! The process chain from a program that has nothing else to do: every wait blocks.
+//!
+//! This program plays the daemon for as long as it lives. What it leaves behind is handed to the
+//! nearest subreaper, or to pid 1, by the kernel.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use runtime::process::{Answer, Child, Created, Request, Spawner, StartChannel, StartOutcome};
+use runtime::sys::process::SingleThreaded;
+use runtime::{Call, Error, Kind, Result};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
+
+/// `__WALL` of linux/wait.h: before their execve processes of the chain have no exit signal.
+const WALL: WaitIdOptions = WaitIdOptions::from_bits_retain(0x4000_0000);
+
+/// Runs a request that only has to be done.
+pub(crate) fn run(request: &Request) -> Result<()> {
+    match answer(request, &[])? {
+        Answer::Done { warnings } => {
+            warnings.iter().for_each(|warning| eprintln!("oci: {warning}"));
+            Ok(())
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Makes a process that waits for start; see [`Request`] for `fds`.
+pub(crate) fn make(request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Created> {
+    match answer(request, fds)? {
+        Answer::Created(created) => Ok(created),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn answer(request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer> {
+    let single = SingleThreaded::verify()
+        .ok_or_else(|| Error::new(Kind::State("there is more than one thread".into())))?;
+    let (spawner, child) = Spawner::fork(&single, None)?;
+    let mut operation = spawner.submit(request, fds)?;
+    // It ends with its operation.
+    drop(spawner);
+    let mut forked = vec![child];
+    let mut answer = Answer::End;
+    loop {
+        match operation.try_next()? {
+            None => wait_readable(operation.as_fd())?,
+            Some(Answer::Forked(child)) => forked.push(child),
+            Some(Answer::End) => break,
+            Some(other) => answer = other,
+        }
+    }
+    forked.iter().try_for_each(|child| reap(child).map(drop))?;
+    match answer {
+        Answer::Failed(error) => Err(error),
+        Answer::End => {
+            let (who, how) = ("main".into(), "without an answer".into());
+            Err(Error::new(Kind::PeerDied { who, how }))
+        }
+        answer => Ok(answer),
+    }
+}
+
+fn unexpected(answer: &Answer) -> Error {
+    Error::new(Kind::Corrupt(format!("main answered with what was not asked for: {answer:?}")))
+}
+
+/// Lets a process that was made here execute its program, and waits until it does.
+pub(crate) fn start(mut start: StartChannel) -> Result<()> {
+    let sent = start.start();
+    let outcome = loop {
+        match start.try_outcome()? {
+            Some(outcome) => break outcome,
+            None => wait_readable(start.as_fd())?,
+        }
+    };
+    // Of a process that is gone, its last words tell more than that they could not be sent to.
+    started(outcome).and(sent)
+}
+
+/// What came of a start.
+pub(crate) fn started(outcome: StartOutcome) -> Result<()> {
+    match outcome {
+        StartOutcome::Executed => Ok(()),
+        StartOutcome::Failed(error) => Err(error),
+        StartOutcome::Died => {
+            let (who, how) = ("the container's process".into(), "before its execve".into());
+            Err(Error::new(Kind::PeerDied { who, how }))
+        }
+    }
+}
+
+/// Waits for the end of a child.
+pub(crate) fn reap(child: &Child) -> Result<Option<WaitIdStatus>> {
+    let wait = || waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED | WALL);
+    rustix::io::retry_on_intr(wait).call(|| format!("waitid([{}], WEXITED|__WALL)", child.pid))
+}
+
+fn wait_readable(fd: BorrowedFd<'_>) -> Result<()> {
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| poll(&mut fds, None)).call(|| "poll(channel)".into()).map(drop)
+}
