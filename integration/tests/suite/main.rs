@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod cgroups;
+mod counts;
 mod crash;
 mod ctr_exec;
 mod ctr_run;
@@ -46,5 +47,6 @@ fn main() -> ExitCode {
         crash::CLAIMS,
         restart::CLAIMS,
         scale::CLAIMS,
+        counts::CLAIMS,
     ])
 }
