@@ -119,7 +119,7 @@ impl Library {
         let mut mains = Vec::new();
         let answer = loop {
             match next(&mut operation) {
-                Answer::Forked(child) => mains.push(child),
+                Answer::Main(child) | Answer::Forked(child) => mains.push(child),
                 answer => break answer,
             }
         };
