@@ -41,6 +41,15 @@ impl Sink {
     pub(super) fn pipe(fd: OwnedFd) -> Result<Sink> {
         Ok(Sink::Pipe(readiness::register(fd, Interest::WRITABLE)?))
     }
+
+    /// All has been written. A client that has not opened the fifo yet (it opens it beside the
+    /// start, and a short process may be faster) finds it there all the same.
+    async fn give_up(self) {
+        let Sink::Pipe(pipe) = self else { return };
+        if let Err(error) = fifo::release(pipe.into_inner()).await {
+            warn!(%error, "unread output is lost");
+        }
+    }
 }
 
 /// Moves a pipe's content until its end, whatever becomes of the sink.
@@ -49,10 +58,13 @@ pub(super) async fn drain_pipe(source: AsyncFd<OwnedFd>, sink: Sink) {
         Sink::Pipe(pipe) => splice_all(&source, pipe).await,
         Sink::File(file) => append_all(&source, file).await,
     };
-    if let Err(error) = moved {
-        warn!(%error, "output is thrown away from here on");
-        drop(sink);
-        discard(&source).await;
+    match moved {
+        Ok(()) => sink.give_up().await,
+        Err(error) => {
+            warn!(%error, "output is thrown away from here on");
+            drop(sink);
+            discard(&source).await;
+        }
     }
 }
 
@@ -160,7 +172,7 @@ pub(super) async fn drain_console(master: &AsyncFd<OwnedFd>, mut sink: Option<Si
     loop {
         let Ok(mut readable) = master.readable().await else { return };
         let length = match rustix::io::read(master.get_ref(), buffer.as_mut_slice()) {
-            Ok(0) | Err(Errno::IO) => return,
+            Ok(0) | Err(Errno::IO) => break,
             Ok(length) => length,
             Err(Errno::AGAIN) => {
                 readable.clear_ready();
@@ -176,6 +188,9 @@ pub(super) async fn drain_console(master: &AsyncFd<OwnedFd>, mut sink: Option<Si
             sink = None;
         }
         turn.end().await;
+    }
+    if let Some(sink) = sink {
+        sink.give_up().await;
     }
 }
 
