@@ -60,7 +60,7 @@ fmt:
 test: check unit integration
 
 unit:
-	cargo test --locked -p myshim-runtime -p $(NAME)
+	cargo test --locked --no-fail-fast --workspace --exclude myshim-integration
 	cargo test --locked -p myshim-integration --lib
 
 integration: build tools
