@@ -14,6 +14,8 @@ mod create;
 mod death;
 mod exec;
 mod fork;
+#[cfg(feature = "hold")]
+mod hold;
 mod hooks;
 mod init;
 mod intermediate;
