@@ -72,7 +72,7 @@ pub fn shim_binary(version: Version) -> PathBuf {
     shim_dir(version).join(format!("containerd-shim-{name}-{last}"))
 }
 
-/// A build of the shim that `MYSHIM_HOLD` stops half way (`make hold`), in `MYSHIM_HOLD_BIN`.
+/// A build of the shim that `MYSHIM_HOLD` holds half way (`make hold`), in `MYSHIM_HOLD_BIN`.
 #[must_use]
 pub fn hold_binary() -> PathBuf {
     let dir = std::env::var_os("MYSHIM_HOLD_BIN");

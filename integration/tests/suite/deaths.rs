@@ -5,8 +5,8 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use myshim_integration::containerd::hold_binary;
-use myshim_integration::process::Process;
-use myshim_integration::runner::Claim;
+use myshim_integration::process::{Process, cgroup_dir, status};
+use myshim_integration::runner::{Claim, Needs};
 use myshim_integration::shim::{
     Bundle, Dialect, Ends, EventSink, Invocation, Rpc, Shim, Stdio3, shell,
 };
@@ -24,7 +24,7 @@ pub(crate) const CLAIMS: &[Claim] = claims![
     an_init_killed_at_start_is_told,
     a_main_killed_at_a_hook_is_told,
     an_init_that_runs_out_of_memory_is_told,
-    an_exec_that_runs_out_of_memory_is_told,
+    an_exec_that_runs_out_of_memory_is_told.needs(Needs::CgroupV1),
     init_killed_before_each_message.once().within(120),
     intermediate_killed_before_each_message.once().within(120),
     main_killed_before_each_message.once().within(120),
@@ -32,15 +32,28 @@ pub(crate) const CLAIMS: &[Claim] = claims![
     a_process_that_is_held_and_let_go_does_no_harm.once(),
 ];
 
-/// The pid of the test's process whose name begins so, once there is one in one of `states`.
+/// The pid of the test's process whose name begins so, once there is one.
 #[track_caller]
-fn named(t: &Test, name: &str, states: &str) -> u32 {
+fn named(t: &Test, name: &str) -> u32 {
+    such(t, name, |_| true)
+}
+
+/// [`named`], once it is held (see the runtime's `process::hold`).
+#[track_caller]
+fn held(t: &Test, name: &str) -> u32 {
+    // SIGPWR's number is 30.
+    let is_held = |mask: String| u64::from_str_radix(&mask, 16).is_ok_and(|m| m & (1 << 29) != 0);
+    such(t, name, |pid| status(pid, "SigBlk").is_some_and(is_held))
+}
+
+#[track_caller]
+fn such(t: &Test, name: &str, is_it: impl Fn(u32) -> bool) -> u32 {
     let find = || {
         let all = Process::tagged(&t.tag);
-        all.values().find(|p| p.comm.starts_with(name) && states.contains(p.state)).map(|p| p.pid)
+        all.values().find(|p| p.comm.starts_with(name) && is_it(p.pid)).map(|p| p.pid)
     };
     wait::within(wait::SOON, find)
-        .unwrap_or_else(|| panic!("no {name:?} in {states:?}: {:#?}", Process::tagged(&t.tag)))
+        .unwrap_or_else(|| panic!("no {name:?} comes so far: {:#?}", Process::tagged(&t.tag)))
 }
 
 /// A hook that says that it runs, and then waits for leave.
@@ -99,25 +112,25 @@ fn assert_says(text: &str, words: &[&str]) {
 
 fn an_init_killed_in_front_of_a_hook_is_told(t: &Test) {
     let text = run_to_gate(t, "createRuntime", |gate| {
-        kill_hard(named(t, "init:", "S"));
+        kill_hard(named(t, "init:"));
         gate.open();
     });
     assert_says(&text, &["init ended before it answered", "SIGKILL", "step \"namespaces\""]);
 }
 
 fn an_init_killed_in_its_own_hook_is_told(t: &Test) {
-    let text = run_to_gate(t, "createContainer", |_| kill_hard(named(t, "init:", "S")));
+    let text = run_to_gate(t, "createContainer", |_| kill_hard(named(t, "init:")));
     assert_says(&text, &["await end of the set-up", "init ended", "SIGKILL", "step \"rootfs\""]);
 }
 
 fn an_init_killed_at_start_is_told(t: &Test) {
-    let text = run_to_gate(t, "startContainer", |_| kill_hard(named(t, "init:", "S")));
+    let text = run_to_gate(t, "startContainer", |_| kill_hard(named(t, "init:")));
     assert_says(&text, &["start failed", "before its execve"]);
 }
 
 fn a_main_killed_at_a_hook_is_told(t: &Test) {
     for point in ["createRuntime", "createContainer"] {
-        let text = run_to_gate(t, point, |_| kill_hard(named(t, "myshim:main", "S")));
+        let text = run_to_gate(t, point, |_| kill_hard(named(t, "myshim:main")));
         assert_says(&text, &["main ended before it answered", "SIGKILL"]);
         fs::remove_file(t.dir.join("here")).unwrap();
     }
@@ -134,19 +147,20 @@ fn an_init_that_runs_out_of_memory_is_told(t: &Test) {
 
 fn an_exec_that_runs_out_of_memory_is_told(t: &Test) {
     let c = t.sleeper("web", &["--memory-limit", "16777216"]);
-    let memory = myshim_integration::process::cgroup_dir(c.pid(), "memory").unwrap();
-    // No less than is used now, and not enough for another process.
+    let memory = cgroup_dir(c.pid(), "memory").unwrap();
+    // Ever smaller, until the kernel finds nothing more to reclaim.
     let file = memory.join("memory.limit_in_bytes");
-    wait::until("a limit below which the kernel cannot go", || {
-        let used = facts::first_of(&memory, &["memory.usage_in_bytes"]);
-        fs::write(&file, used).ok()
-    });
+    let number = |name: &str| facts::first_of(&memory, &[name]).parse::<u64>().unwrap();
+    let mut limit = number("memory.usage_in_bytes");
+    while fs::write(&file, limit.to_string()).is_ok() {
+        limit = limit.saturating_sub(16 << 10).max(4096);
+    }
     let out = c.exec(&["true"]);
     out.fails(&["tenant ended before it answered", "out of memory"]);
     c.remove();
 }
 
-/// A shim by hand that stops `hold` half way (see the runtime's `process::hold`).
+/// A shim by hand that holds a process half way (see the runtime's `process::hold`).
 struct Rig<'a> {
     t: &'a Test,
     sink: EventSink,
@@ -166,7 +180,7 @@ impl<'a> Rig<'a> {
         Self { t, sink, bundle, shim }
     }
 
-    /// The error of a call during which the process that stops is killed.
+    /// The error of a call during which the process that is held is killed.
     fn killed<T: Send + std::fmt::Debug>(
         &self,
         name: &str,
@@ -175,7 +189,7 @@ impl<'a> Rig<'a> {
         let (begin, shim) = (Instant::now(), &self.shim);
         let error = std::thread::scope(|scope| {
             let answer = scope.spawn(|| call(shim));
-            kill_hard(named(self.t, name, "T"));
+            kill_hard(held(self.t, name));
             answer.join().unwrap().unwrap_err()
         });
         assert!(begin.elapsed() < Duration::from_secs(15), "{error:?} took {:?}", begin.elapsed());
@@ -275,7 +289,7 @@ fn a_process_that_is_held_and_let_go_does_no_harm(t: &Test) {
     let rig = Rig::new(t, "web", "init/Ready", long_way);
     std::thread::scope(|scope| {
         let answer = scope.spawn(|| rig.shim.create(&rig.bundle, &Stdio3::default()));
-        let init = named(t, "init", "T");
+        let init = held(t, "init");
         let pid = i32::try_from(init).ok().and_then(rustix::process::Pid::from_raw).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
         assert_eq!(answer.join().unwrap().unwrap().pid, init);

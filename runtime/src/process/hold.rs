@@ -1,11 +1,12 @@
-//! For tests of deaths, in a build with the feature `hold` alone: stops a process of the chain
+//! For tests of deaths, in a build with the feature `hold` alone: holds a process of the chain
 //! before it sends a message.
 //!
 //! `MYSHIM_HOLD` in the daemon's environment is `NAME/MESSAGE`: the process whose name begins with
-//! NAME stops itself (SIGSTOP) before it sends MESSAGE, for example `inter/InitForked`. Whoever
-//! holds it so may kill it there, or let it go on with SIGCONT.
+//! NAME waits before it sends MESSAGE, for example `inter/InitForked`. SIGPWR is blocked while it
+//! waits, by which it can be told from outside (SigBlk of /proc/pid/status); SIGCONT lets it go on.
+//! It cannot stop itself: the kernel spares pid 1 of a pid namespace its own SIGSTOP.
 
-use rustix::process::{Signal, getpid, kill_process};
+use nix::sys::signal::{SigSet, Signal};
 
 /// `bytes` is a message as it goes over a channel: a tag, and JSON that begins with its name.
 pub(super) fn before_sending(bytes: &[u8]) {
@@ -16,7 +17,15 @@ pub(super) fn before_sending(bytes: &[u8]) {
     // Fails for a bad pointer only; then it is the name of none.
     let own = rustix::thread::name().unwrap_or_default();
     if is_message && own.to_bytes().starts_with(name.as_bytes()) {
-        // It cannot fail for the process itself.
-        kill_process(getpid(), Signal::STOP).unwrap_or_default();
+        // None of the calls can fail with these arguments.
+        wait().unwrap_or_default();
     }
+}
+
+fn wait() -> nix::Result<()> {
+    let go: SigSet = [Signal::SIGCONT].into_iter().collect();
+    let blocked: SigSet = [Signal::SIGCONT, Signal::SIGPWR].into_iter().collect();
+    blocked.thread_block()?;
+    go.wait()?;
+    blocked.thread_unblock()
 }
