@@ -11,6 +11,7 @@
     reason = "in a harness of tests a panic is how a test fails"
 )]
 
+pub mod agent;
 pub mod command;
 pub mod containerd;
 pub mod events;

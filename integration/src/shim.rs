@@ -138,6 +138,8 @@ pub struct Invocation<'a> {
     test: &'a Test,
     bundle: &'a Bundle,
     ttrpc_address: PathBuf,
+    /// The shim's.
+    pub binary: PathBuf,
     /// The containerd that calls itself the caller.
     pub publisher: Version,
     /// The environment of `start`, beyond what every caller sets.
@@ -152,14 +154,15 @@ impl<'a> Invocation<'a> {
     pub fn new(test: &'a Test, bundle: &'a Bundle, sink: &EventSink) -> Self {
         let ttrpc_address = sink.path.clone();
         let publisher = test.version();
-        Self { test, bundle, ttrpc_address, publisher, env: Vec::new(), options: None }
+        let binary = shim_binary(publisher);
+        Self { test, bundle, ttrpc_address, binary, publisher, env: Vec::new(), options: None }
     }
 
     /// The command line with `action` at its end.
     #[must_use]
     pub fn command(&self, action: &str) -> Command {
         let (endpoint, bundle) = (&self.test.endpoint, self.bundle);
-        let mut command = Command::new(shim_binary(endpoint.version));
+        let mut command = Command::new(&self.binary);
         command.args(["-namespace", &endpoint.namespace, "-address"]).arg(endpoint.address());
         command.arg("-publish-binary").arg(self.publisher.bin().join("containerd"));
         command.args(["-id", &bundle.id]);

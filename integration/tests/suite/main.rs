@@ -8,11 +8,14 @@ mod crash;
 mod ctr_exec;
 mod ctr_run;
 mod ctr_tty;
+mod deaths;
 mod facts;
+mod hook_lifecycle;
 mod hooks;
 mod io;
 mod lifecycle;
 mod mounts;
+mod net_devices;
 mod no_runc;
 mod pod;
 mod process;
@@ -20,8 +23,10 @@ mod restart;
 mod rpc;
 mod scale;
 mod seccomp;
+mod seccomp_notify;
 mod security;
 mod start_dialects;
+mod user_namespaces;
 
 use std::process::ExitCode;
 
@@ -37,6 +42,10 @@ fn main() -> ExitCode {
         seccomp::CLAIMS,
         security::CLAIMS,
         hooks::CLAIMS,
+        hook_lifecycle::CLAIMS,
+        user_namespaces::CLAIMS,
+        net_devices::CLAIMS,
+        seccomp_notify::CLAIMS,
         io::CLAIMS,
         pod::CLAIMS,
         bad_input::CLAIMS,
@@ -44,6 +53,7 @@ fn main() -> ExitCode {
         rpc::CLAIMS,
         no_runc::CLAIMS,
         crash::CLAIMS,
+        deaths::CLAIMS,
         restart::CLAIMS,
         scale::CLAIMS,
     ])
