@@ -127,8 +127,12 @@ fn serve(mut socket: &UnixStream, single: &SingleThreaded, layers: &Layers, name
     while socket.read_exact(&mut command).is_ok() {
         if command[0] == b'e' && sleeper.is_none() {
             let groups = kit.make_cgroups("s");
-            let network = Network::Host;
-            sleeper = Some((kit.start(network, &groups, &["sleep", "1000000"]), groups));
+            // Its writing end is closed by the execve.
+            let (reader, writer) = std::io::pipe().unwrap();
+            let container = kit.start(Network::Host, &groups, &["sleep", "1000000"]);
+            drop(writer);
+            std::io::read_to_string(reader).unwrap();
+            sleeper = Some((container, groups));
         }
         let begin = Instant::now();
         match (command[0], &sleeper) {

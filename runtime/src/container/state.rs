@@ -6,7 +6,7 @@
 //! beside it as `seccomp.bpf`, because JSON is no form for 10 KiB of program.
 
 use std::fs::{DirBuilder, File};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ impl ProcessId {
     /// A /proc that does not read as proc(5) says.
     pub fn of(pid: i32) -> Result<Option<ProcessId>> {
         let path = format!("/proc/{pid}/stat");
-        match std::fs::read_to_string(&path) {
+        match read_record(&path) {
             Ok(stat) => match stat_field(&stat, 22) {
                 Some(start_time) => Ok(Some(ProcessId { pid, start_time })),
                 None => Err(Error::new(Kind::Corrupt(format!("{path}: no start time")))),
@@ -93,6 +93,14 @@ fn has_ended(pidfd: &OwnedFd) -> Result<bool> {
         Err(Errno::TIMEDOUT) => Ok(false),
         Err(errno) => Err(errno).call(|| "poll(pidfd, 0 ms)".into()),
     }
+}
+
+/// A file of one record, which the kernel gives whole: one read(2), where a reader that does not
+/// know the size takes seven.
+fn read_record(path: &str) -> std::io::Result<String> {
+    let mut record = [0; 4096];
+    let length = File::open(path)?.read(&mut record)?;
+    Ok(String::from_utf8_lossy(record.get(..length).unwrap_or_default()).into_owned())
 }
 
 /// A numeric field of /proc/pid/stat, numbered as in proc(5); the command in field 2 may hold
