@@ -64,6 +64,7 @@ fn establish<'a>(
     let Setup { rootfs, cgroup, stdio, handover, .. } = setup;
     let (procfs, console) = build_world(plan, rootfs, &cgroup, stdio, single)?;
     let filter = plan.seccomp.as_ref();
+    let handover = handover.settle(single, main.channel)?;
     let target = Target::establish(&plan.process, &plan.id, filter, handover, main, &procfs)?;
     target::ready(main, console)?;
     Ok(target)
