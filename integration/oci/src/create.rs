@@ -122,12 +122,13 @@ impl Wanted {
     fn live(&self, created: Created, signals: Option<&Signals>) -> Result<u8> {
         self.hand_out(&created)?;
         let Created { process, start, console, facts } = created;
+        let console = console.filter(|_| self.console_socket.is_none());
+        console.as_ref().map_or(Ok(()), |console| terminal::copy_size(console.as_fd()))?;
         chain::start(start).at("start")?;
         if facts.has_poststart {
             let state_dir = self.request.state_dir.clone();
             chain::run(&Request::Poststart(PoststartRequest { state_dir }))?;
         }
-        let console = console.filter(|_| self.console_socket.is_none());
         signals.map_or(Ok(0), |signals| foreground::attend(&process, signals, console))
     }
 

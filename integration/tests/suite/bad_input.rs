@@ -94,7 +94,9 @@ fn a_config_of_the_wrong_shape_names_the_field(t: &Test) {
 
 /// One that can be made is made, as with runc: on a read-only file system it cannot.
 fn a_missing_cwd_is_named(t: &Test) {
-    refused(t, &["working directory", "not"], |spec| spec.with("/process/cwd", json!("/sys/not/there")));
+    refused(t, &["working directory", "not"], |spec| {
+        spec.with("/process/cwd", json!("/sys/not/there"))
+    });
     refused(t, &["cwd"], |spec| spec.with("/process/cwd", json!("relative")));
 }
 

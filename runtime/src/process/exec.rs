@@ -269,13 +269,17 @@ fn join(setup: &Setup<'_>, single: &SingleThreaded) -> Result<()> {
 fn tenant(setup: Setup<'_>, channel: &Channel, single: &SingleThreaded) -> ! {
     super::set_name(c"tenant:entry");
     let main = ToParent { channel };
-    match establish(setup, &main) {
+    match establish(setup, &main, single) {
         Ok(target) => target.serve(single, || Ok(())),
         Err(error) => target::fail(&main, error),
     }
 }
 
-fn establish<'a>(setup: Setup<'a>, main: &ToParent<'a>) -> Result<Target<'a>> {
+fn establish<'a>(
+    setup: Setup<'a>,
+    main: &ToParent<'a>,
+    single: &SingleThreaded,
+) -> Result<Target<'a>> {
     let Setup { state, process, entry, stdio: streams, handover, .. } = setup;
     stdio::new_session()?;
     let affinity = &process.exec_cpu_affinity;
@@ -291,6 +295,7 @@ fn establish<'a>(setup: Setup<'a>, main: &ToParent<'a>) -> Result<Target<'a>> {
     let procfs = Procfs::open()?;
     let console = connect(process, streams).at("standard streams")?;
     super::set_name(c"tenant:identity");
+    let handover = handover.settle(single, main.channel)?;
     let target = Target::establish(
         process,
         &state.container.id,

@@ -30,22 +30,37 @@ pub(super) struct Handover {
 }
 
 impl Handover {
-    /// Makes way for the extra descriptors: all that is needed until the execve is above their
-    /// future places.
-    fn settle(self, daemon: &Channel) -> Result<(Starter<'_>, Vec<OwnedFd>)> {
-        let above = FIRST_EXTRA + u32::try_from(self.extra.len()).unwrap_or(u32::MAX);
+    /// Decides what is open at the execve, before a filter may forbid close_range(2), which is
+    /// newer than many profiles: all that is open is close-on-exec from here on, and above the
+    /// future places of the extra descriptors.
+    pub(super) fn settle<'a>(
+        self,
+        single: &SingleThreaded,
+        daemon: &'a Channel,
+    ) -> Result<Settled<'a>> {
+        // All are close-on-exec already, by how they were opened. This is for the one that some
+        // day is not (CVE-2024-21626).
+        process::close_from(single, FIRST_EXTRA, CloseHow::OnExec)
+            .call(|| format!("close_range({FIRST_EXTRA}, ~0, CLOSE_RANGE_CLOEXEC)"))?;
         let starter = match self.gate.map(Gate::into_channels) {
             Some((hear, speak)) => Starter::Gate { hear, speak },
             None => Starter::Daemon(daemon),
         };
         if self.extra.is_empty() {
-            return Ok((starter, self.extra));
+            return Ok(Settled { starter, extra: self.extra });
         }
+        let above = FIRST_EXTRA + u32::try_from(self.extra.len()).unwrap_or(u32::MAX);
         let (hear, speak) = (starter.hear().above(above)?, starter.speak().above(above)?);
         let extra =
             self.extra.iter().map(|fd| super::fd_above(fd, above)).collect::<Result<_>>()?;
-        Ok((Starter::Gate { hear, speak }, extra))
+        Ok(Settled { starter: Starter::Gate { hear, speak }, extra })
     }
+}
+
+/// A [`Handover`] for which all is prepared.
+pub(super) struct Settled<'a> {
+    starter: Starter<'a>,
+    extra: Vec<OwnedFd>,
 }
 
 /// By what a process hears of its start, and tells how it went.
@@ -73,8 +88,7 @@ impl Starter<'_> {
 /// A process that has only to execute the user's program.
 pub(super) struct Target<'a> {
     program: Program,
-    starter: Starter<'a>,
-    extra: Vec<OwnedFd>,
+    handover: Settled<'a>,
     /// A filter that is loaded as the last thing, so that it need not allow what comes before.
     filter: Option<&'a Seccomp>,
 }
@@ -85,11 +99,10 @@ impl<'a> Target<'a> {
         plan: &'a Process,
         id: &str,
         filter: Option<&'a Seccomp>,
-        handover: Handover,
-        main: &ToParent<'a>,
+        handover: Settled<'a>,
+        main: &ToParent<'_>,
         procfs: &Procfs,
     ) -> Result<Target<'a>> {
-        let (starter, extra) = handover.settle(main.channel).at("extra descriptors")?;
         if plan.new_keyring {
             keyring::join(id).at("session keyring")?;
         }
@@ -112,30 +125,25 @@ impl<'a> Target<'a> {
         if let Some(filter) = early.filter(|_| plan.no_new_privileges) {
             load(filter, main)?;
         }
-        Ok(Target { program, starter, extra, filter: filter.filter(|_| early.is_none()) })
+        Ok(Target { program, handover, filter: filter.filter(|_| early.is_none()) })
     }
 
     /// Waits for start, and executes the program after `before` has been done. Never returns.
     pub(super) fn serve(self, single: &SingleThreaded, before: impl FnOnce() -> Result<()>) -> ! {
-        match self.starter.hear().await_word::<ToTarget>() {
+        match self.handover.starter.hear().await_word::<ToTarget>() {
             Ok(Some(ToTarget::Start)) => {}
             // Nobody will ever start it: the container is being deleted, or its daemon is dead.
             Ok(None) | Err(_) => process::exit(0),
         }
         let Err(error) = before().and_then(|()| self.execute(single));
-        drop(self.starter.speak().say(&FromStarted::Failed(error)));
+        drop(self.handover.starter.speak().say(&FromStarted::Failed(error)));
         process::exit(1)
     }
 
     fn execute(&self, single: &SingleThreaded) -> Result<std::convert::Infallible> {
-        let behind = FIRST_EXTRA + u32::try_from(self.extra.len()).unwrap_or(u32::MAX);
-        fd::lay_out(single, &self.extra, FIRST_EXTRA)
-            .call(|| format!("dup2(fd, {FIRST_EXTRA}…{behind})"))?;
-        // All are close-on-exec already, by how they were opened. This is for the one that some
-        // day is not (CVE-2024-21626).
-        process::close_from(single, behind, CloseHow::OnExec)
-            .call(|| format!("close_range({behind}, ~0, CLOSE_RANGE_CLOEXEC)"))?;
-        self.starter.speak().say(&FromStarted::Executing)?;
+        fd::lay_out(single, &self.handover.extra, FIRST_EXTRA)
+            .call(|| format!("dup2(fd, {FIRST_EXTRA}…)"))?;
+        self.handover.starter.speak().say(&FromStarted::Executing)?;
         process::default_sigpipe();
         if let Some(filter) = self.filter {
             seccomp::load(filter).at("seccomp")?;
