@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use runtime::plan::mounts::rootfs_mount;
 use runtime::process::{
-    Answer, Child, CreateOptions, CreateRequest, Created, DeleteRequest, ExecRequest, Operation,
-    Request, Spawner, StartOutcome,
+    Answer, Child, CreateOptions, CreateRequest, Created, DeleteRequest, ExecRequest, ExtraFds,
+    Operation, Request, Spawner, StartOutcome, WhenPaused,
 };
 use runtime::sys::process::SingleThreaded;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -64,6 +64,8 @@ impl Library {
             state_dir: bundle.join("myshim"),
             process: bundle::process(&["true"]).to_string(),
             pid_file: None,
+            extra_fds: ExtraFds::default(),
+            when_paused: WhenPaused::default(),
         });
         let null = null();
         let fds = [init.as_fd(), null.as_fd(), null.as_fd(), null.as_fd()];
@@ -107,7 +109,7 @@ impl Library {
     fn delete(&self, bundle: &Path) {
         let request = Request::Delete(DeleteRequest { state_dir: bundle.join("myshim") });
         match self.ask(&request, &[]) {
-            Answer::Done => {}
+            Answer::Done { .. } => {}
             other => panic!("{other:?}"),
         }
     }
