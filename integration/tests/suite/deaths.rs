@@ -24,7 +24,7 @@ pub(crate) const CLAIMS: &[Claim] = claims![
     an_init_killed_at_start_is_told,
     a_main_killed_at_a_hook_is_told,
     an_init_that_runs_out_of_memory_is_told,
-    an_exec_that_runs_out_of_memory_is_told.needs(Needs::CgroupV1),
+    an_exec_that_runs_out_of_memory_is_told.once().needs(Needs::CgroupV1),
     init_killed_before_each_message.once().within(120),
     intermediate_killed_before_each_message.once().within(120),
     main_killed_before_each_message.once().within(120),
@@ -146,16 +146,32 @@ fn an_init_that_runs_out_of_memory_is_told(t: &Test) {
 }
 
 fn an_exec_that_runs_out_of_memory_is_told(t: &Test) {
-    let c = t.sleeper("web", &["--memory-limit", "16777216"]);
-    let memory = cgroup_dir(c.pid(), "memory").unwrap();
-    // What the kernel has set aside in advance may do for an exec or two.
-    let out = wait::until("an exec without memory", || {
-        squeeze(&memory);
-        let out = c.exec(&["true"]);
-        out.err().contains("before it answered").then_some(out)
+    let rig = Rig::new(t, "web", "none/none", |spec| {
+        let limits = json!({"limit": 16 << 20, "swap": 16 << 20});
+        spec.with("/linux/resources/memory", limits).args(&["sleep", "3600"])
     });
-    out.fails(&["tenant ended before it answered", "out of memory"]);
-    c.remove();
+    let (shim, id) = (&rig.shim, rig.bundle.id.as_str());
+    let pid = shim.create(&rig.bundle, &Stdio3::default()).unwrap().pid;
+    shim.start(id, "").unwrap();
+    let memory = cgroup_dir(pid, "memory").unwrap();
+    // The kernel is to find the exec, and not the init.
+    fs::write("/sys/fs/cgroup/memory/cgroup.procs", pid.to_string()).unwrap();
+    let process = shell("true");
+    let mut execs = 0;
+    // What the kernel has set aside in advance may do for an exec or two.
+    let error = wait::until("an exec without memory", || {
+        squeeze(&memory);
+        execs += 1;
+        let exec = format!("e{execs}");
+        shim.exec(id, &exec, &process, &Stdio3::default()).unwrap();
+        let started = shim.start(id, &exec);
+        shim.wait(id, &exec).ok();
+        shim.delete(id, &exec).unwrap();
+        started.err()
+    });
+    assert_says(&error.message, &["tenant ended before it answered", "out of memory"]);
+    crate::rpc::end(shim, &rig.bundle);
+    Invocation::new(t, &rig.bundle, &rig.sink).run("delete", b"").ok();
 }
 
 /// Makes the limit ever smaller, until the kernel finds nothing more to reclaim.
