@@ -6,6 +6,7 @@
 //! but its source is read on: a process must not block for ever on output that nobody can take.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use runtime::{Call, Error, Result};
 use rustix::io::Errno;
@@ -28,7 +29,7 @@ const TURN: u32 = 16;
 #[derive(Debug)]
 pub(super) enum Sink {
     /// A pipe or fifo, non-blocking.
-    Pipe(AsyncFd<OwnedFd>),
+    Pipe(Arc<AsyncFd<OwnedFd>>),
     /// A file or device that takes everything at once.
     File(OwnedFd),
 }
@@ -39,13 +40,15 @@ impl Sink {
     /// # Errors
     /// epoll_ctl(2).
     pub(super) fn pipe(fd: OwnedFd) -> Result<Sink> {
-        Ok(Sink::Pipe(readiness::register(fd, Interest::WRITABLE)?))
+        Ok(Sink::Pipe(Arc::new(readiness::register(fd, Interest::WRITABLE)?)))
     }
 
     /// All has been written. A client that has not opened the fifo yet (it opens it beside the
     /// start, and a short process may be faster) finds it there all the same.
     async fn give_up(self) {
         let Sink::Pipe(pipe) = self else { return };
+        // Who else looks at it does so for a moment, and not while this task runs.
+        let Some(pipe) = Arc::into_inner(pipe) else { return };
         if let Err(error) = fifo::release(pipe.into_inner()).await {
             warn!(%error, "unread output is lost");
         }
@@ -53,7 +56,7 @@ impl Sink {
 }
 
 /// Moves a pipe's content until its end, whatever becomes of the sink.
-pub(super) async fn drain_pipe(source: AsyncFd<OwnedFd>, sink: Sink) {
+pub(super) async fn drain_pipe(source: Arc<AsyncFd<OwnedFd>>, sink: Sink) {
     let moved = match &sink {
         Sink::Pipe(pipe) => splice_all(&source, pipe).await,
         Sink::File(file) => append_all(&source, file).await,
