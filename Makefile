@@ -23,7 +23,7 @@ STATIC ?= $(if $(wildcard /usr/lib/$(MULTIARCH)/libseccomp.a),1,0)
 PACKAGES := gcc libc6-dev libseccomp-dev pkg-config \
 	busybox-static ca-certificates dpkg-dev iproute2 strace util-linux
 
-.PHONY: all help build hold demo test unit integration check fmt tools deps install uninstall clean
+.PHONY: all help build hold demo test unit integration bench check fmt tools deps install uninstall clean
 
 all: build
 
@@ -32,6 +32,7 @@ help:
 	@echo 'make demo         a container on a private containerd, start to end'
 	@echo 'make test         everything: check, unit tests, tests on two containerds'
 	@echo 'make integration  the tests on real containerds; FILTER=words ARGS="--test-threads 8"'
+	@echo 'make bench        figures against the floor and peers, see docs/performance.md; ARGS'
 	@echo 'make unit         tests that need no containerd'
 	@echo 'make check        formatting and lints'
 	@echo 'make deps         Debian packages that the build and the tests need'
@@ -71,6 +72,12 @@ hold:
 
 integration: build hold tools
 	MYSHIM_BIN=$(abspath $(DIST)) MYSHIM_HOLD_BIN=$(abspath $(HOLD)/dist) cargo test --locked -p myshim-integration --test suite -- $(FILTER) $(ARGS)
+
+# Linked as the shim is: what is compared is the code and not the linker.
+bench: build
+	$(if $(filter 1,$(STATIC)),RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static" \
+	LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=/usr/lib/$(MULTIARCH)) MYSHIM_BIN=$(abspath $(DIST)) \
+	cargo bench --locked --target $(HOST) -p myshim-integration --bench bench -- $(ARGS)
 
 demo: build tools
 	MYSHIM_BIN=$(abspath $(DIST)) cargo run --locked --quiet -p myshim-integration --bin demo

@@ -19,6 +19,7 @@ use runtime::sys::{keyring, loopback, rlimit};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::process::{WaitId, WaitIdOptions};
+use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::bundle::{Layers, MASKED, MOUNTS, Network, READONLY};
 
@@ -29,6 +30,8 @@ const NEW_PID: u64 = 0x2000_0000;
 const NEW_NET: u64 = 0x4000_0000;
 const RDONLY: u64 = 1;
 const SIGCHLD: i32 = 17;
+/// The capabilities of containerd's default spec.
+const KEPT: u64 = 0xa804_25fb;
 
 /// What a v1 device cgroup is told: nothing, then the devices every container has.
 const ALLOWED: [&str; 10] = [
@@ -324,6 +327,7 @@ fn become_program(args: &[&str]) -> ! {
     keyring::join_session(c"bench").ok();
     rlimit::set(7, 1024, 1024).unwrap();
     rustix::thread::set_no_new_privs(true).unwrap();
+    limit_capabilities();
     let null = rustix::fs::openat(CWD, "/dev/null", OFlags::RDWR, Mode::empty()).unwrap();
     rustix::stdio::dup2_stdin(&null).unwrap();
     rustix::stdio::dup2_stdout(&null).unwrap();
@@ -332,6 +336,16 @@ fn become_program(args: &[&str]) -> ! {
     let program = std::ffi::CString::new(format!("/bin/{}", args[0])).unwrap();
     process::execve(&program, &words, &[c"PATH=/bin".to_owned()]).ok();
     process::exit(127)
+}
+
+fn limit_capabilities() {
+    let kept = CapabilitySet::from_bits_retain(KEPT);
+    for dropped in CapabilitySet::all().difference(kept).iter() {
+        rustix::thread::remove_capability_from_bounding_set(dropped).unwrap();
+    }
+    let sets =
+        CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    rustix::thread::set_capabilities(None, sets).unwrap();
 }
 
 fn reap(container: &Container) {

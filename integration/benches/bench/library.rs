@@ -65,7 +65,7 @@ impl Library {
             process: bundle::process(&["true"]).to_string(),
             pid_file: None,
             extra_fds: ExtraFds::default(),
-            when_paused: WhenPaused::default(),
+            when_paused: WhenPaused::Refuse,
         });
         let null = null();
         let fds = [init.as_fd(), null.as_fd(), null.as_fd(), null.as_fd()];

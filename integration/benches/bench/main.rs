@@ -44,7 +44,6 @@ fn main() {
     let single = SingleThreaded::verify().expect("one thread");
     let mut floor = Floor::fork(&single, &layers, &name);
     let library = Library::new(&single, &dir, &layers, &name);
-    drop(single);
     let text = run(&options, &mut floor, library, &layers, &name);
     drop(floor);
     match &options.markdown {
@@ -153,8 +152,11 @@ fn whole(options: &Options, floor: &Shared<'_, Floor>, place: &Place<'_>) -> Str
     )
 }
 
+/// A call of the task service, by its name and for a container's id.
+type Method = (&'static str, fn(&mut Shim<'_>, &str));
+
 fn calls(options: &Options, place: &Place<'_>) -> String {
-    let methods: [(&str, fn(&mut Shim<'_>, &str)); 4] = [
+    let methods: [Method; 4] = [
         ("State", |shim, id| shim.state(id)),
         ("Kill", |shim, id| shim.kill(id, 0)),
         ("Pids", |shim, id| shim.pids(id)),
@@ -165,7 +167,7 @@ fn calls(options: &Options, place: &Place<'_>) -> String {
         .iter()
         .map(|binary| RefCell::new(started(place, binary, "k").with_sleeper("ks")))
         .collect();
-    let table = |(title, call): (&str, fn(&mut Shim<'_>, &str))| {
+    let table = |(title, call): Method| {
         let subjects = shims.iter().zip(&options.shims).map(|(shim, binary)| {
             Subject::new(&binary.name, move || {
                 let mut shim = shim.borrow_mut();

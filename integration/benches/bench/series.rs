@@ -1,6 +1,5 @@
 //! Interleaved runs, and what comes of them.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 /// One contender.
@@ -38,9 +37,8 @@ pub(crate) fn table(title: &str, rounds: usize, subjects: &mut [Subject<'_>]) ->
         ratios.sort_by(f64::total_cmp);
         let mut sorted = own.clone();
         sorted.sort();
-        let _ = writeln!(
-            text,
-            "| {} | {:.2} | {:.2} | {:.2} | {:.2} – {:.2} |",
+        text += &format!(
+            "| {} | {:.2} | {:.2} | {:.2} | {:.2} – {:.2} |\n",
             subject.name,
             ms(sorted[rounds / 2]),
             ms(sorted[0]),

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod cgroups;
+mod counts;
 mod crash;
 mod ctr_exec;
 mod ctr_run;
@@ -58,5 +59,6 @@ fn main() -> ExitCode {
         deaths::CLAIMS,
         restart::CLAIMS,
         scale::CLAIMS,
+        counts::CLAIMS,
     ])
 }

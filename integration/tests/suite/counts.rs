@@ -1,0 +1,112 @@
+//! What a create, an exec and a delete cost, counted and not timed: system calls of the processes
+//! that the spawner forks, up to the execve of the user's program.
+//!
+//! Calls on the files of cgroups are left out, since hosts have one to a dozen hierarchies. A
+//! change that needs more calls says here how many, and why in its message; one that needs fewer
+//! lowers the figure.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use myshim_integration::command::Running;
+use myshim_integration::process::Process;
+use myshim_integration::runner::Claim;
+use myshim_integration::shim::{Bundle, Dialect, Ends, EventSink, Invocation, Shim, Stdio3, shell};
+use myshim_integration::spec::Spec;
+use myshim_integration::wait;
+use myshim_integration::{Test, claims};
+use rustix::process::Signal;
+use serde_json::json;
+
+pub(crate) const CLAIMS: &[Claim] =
+    claims![a_create_an_exec_and_a_delete_take_few_system_calls.once()];
+
+/// Of a create with the usual mounts, two masked and two read-only paths.
+const CREATE: usize = 263;
+/// Of an exec.
+const EXEC: usize = 111;
+/// Of the delete of a container that has ended.
+const DELETE: usize = 18;
+
+fn a_create_an_exec_and_a_delete_take_few_system_calls(t: &Test) {
+    let sink = EventSink::listen(t);
+    let bundle = Bundle::new(t, "web", plain);
+    let shim = Invocation::new(t, &bundle, &sink).start(Dialect::Bootstrap);
+    let id = &bundle.id;
+    let spawner = spawner(&shim, id);
+
+    let create = count(t, spawner, || {
+        shim.create(&bundle, &Stdio3::default()).unwrap();
+        shim.start(id, "").unwrap();
+    });
+    let exec = count(t, spawner, || {
+        shim.exec(id, "e", &shell("exit 0"), &Stdio3::default()).unwrap();
+        shim.start(id, "e").unwrap();
+        shim.wait(id, "e").unwrap();
+        shim.delete(id, "e").unwrap();
+    });
+    shim.kill(id, "", 9).unwrap();
+    shim.wait(id, "").unwrap();
+    let delete = count(t, spawner, || {
+        shim.delete(id, "").unwrap();
+    });
+    shim.shutdown(id, Ends::Yes);
+    Invocation::new(t, &bundle, &sink).run("delete", b"").ok();
+    let counted = [&create, &exec, &delete].map(|calls| calls.values().sum::<usize>());
+    let allowed = [CREATE, EXEC, DELETE];
+    let within = counted.iter().zip(allowed).all(|(counted, allowed)| *counted <= allowed);
+    assert!(within, "{counted:?}, not {allowed:?}: {create:#?} {exec:#?} {delete:#?}");
+}
+
+/// Nothing that is there on one host and not on another.
+fn plain(spec: Spec) -> Spec {
+    spec.args(&["sleep", "3600"])
+        .with("/linux/maskedPaths", json!(["/proc/cmdline", "/sys/kernel"]))
+        .with("/linux/readonlyPaths", json!(["/proc/sys", "/proc/irq"]))
+}
+
+fn spawner(shim: &Shim, id: &str) -> u32 {
+    let daemon = shim.connect(id).unwrap().shim_pid;
+    let is_spawner = |p: &Process| p.parent == daemon && p.comm == "myshim:spawner";
+    let find = || Process::all().into_values().find(is_spawner).map(|process| process.pid);
+    wait::until("a spawner", find)
+}
+
+/// System calls by name, of what the spawner forks while `work` is done.
+fn count(t: &Test, spawner: u32, work: impl FnOnce()) -> BTreeMap<String, usize> {
+    let file = t.dir.join("strace");
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-y", "-s", "0", "-o"]).arg(&file).args(["-p", &spawner.to_string()]);
+    strace.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let strace = Running::start(strace);
+    wait::until_true("strace is attached", || strace.err_so_far().contains("attached"));
+    work();
+    strace.signal(Signal::INT);
+    drop(strace.finish(wait::SOON));
+    parse(&file, spawner)
+}
+
+fn parse(file: &Path, spawner: u32) -> BTreeMap<String, usize> {
+    let text = fs::read_to_string(file).unwrap();
+    let mut done: Vec<&str> = vec![];
+    let mut calls = BTreeMap::new();
+    let spawner = spawner.to_string();
+    for line in text.lines() {
+        let Some((pid, call)) = line.split_once(' ') else { continue };
+        let call = call.trim_start();
+        let starts = call.starts_with(|first: char| first.is_ascii_lowercase());
+        // A clone into a cgroup is a clone.
+        let on_cgroup = call.contains("/sys/fs/cgroup") && !call.starts_with("clone3");
+        if !starts || pid == spawner || done.contains(&pid) || on_cgroup {
+            continue;
+        }
+        let name = call.split('(').next().unwrap_or_default();
+        *calls.entry(name.to_owned()).or_insert(0) += 1;
+        if name == "execve" {
+            done.push(pid);
+        }
+    }
+    calls
+}
