@@ -66,8 +66,8 @@ unit:
 # What the tests of deaths hold and kill half way: never installed.
 HOLD := $(TARGET_DIR)/hold
 hold:
-	cargo build --locked --features hold -p $(NAME) --target-dir $(HOLD)
-	install -D -m 0755 $(HOLD)/debug/$(NAME) $(HOLD)/dist/$(NAME)
+	cargo build --locked --features hold -p $(NAME)
+	install -D -m 0755 $(TARGET_DIR)/debug/$(NAME) $(HOLD)/dist/$(NAME)
 
 integration: build hold tools
 	MYSHIM_BIN=$(abspath $(DIST)) MYSHIM_HOLD_BIN=$(abspath $(HOLD)/dist) cargo test --locked -p myshim-integration --test suite -- $(FILTER) $(ARGS)

@@ -24,7 +24,7 @@ pub(crate) const CLAIMS: &[Claim] = claims![
     an_init_killed_at_start_is_told,
     a_main_killed_at_a_hook_is_told,
     an_init_that_runs_out_of_memory_is_told,
-    an_exec_that_runs_out_of_memory_is_told.needs(Needs::CgroupV1),
+    an_exec_that_runs_out_of_memory_is_told.once().needs(Needs::CgroupV1),
     init_killed_before_each_message.once().within(120),
     intermediate_killed_before_each_message.once().within(120),
     main_killed_before_each_message.once().within(120),
@@ -146,18 +146,42 @@ fn an_init_that_runs_out_of_memory_is_told(t: &Test) {
 }
 
 fn an_exec_that_runs_out_of_memory_is_told(t: &Test) {
-    let c = t.sleeper("web", &["--memory-limit", "16777216"]);
-    let memory = cgroup_dir(c.pid(), "memory").unwrap();
-    // Ever smaller, until the kernel finds nothing more to reclaim.
-    let file = memory.join("memory.limit_in_bytes");
-    let number = |name: &str| facts::first_of(&memory, &[name]).parse::<u64>().unwrap();
-    let mut limit = number("memory.usage_in_bytes");
-    while fs::write(&file, limit.to_string()).is_ok() {
-        limit = limit.saturating_sub(16 << 10).max(4096);
+    let rig = Rig::new(t, "web", "none/none", |spec| {
+        let limits = json!({"limit": 16 << 20, "swap": 16 << 20});
+        spec.with("/linux/resources/memory", limits).args(&["sleep", "3600"])
+    });
+    let (shim, id) = (&rig.shim, rig.bundle.id.as_str());
+    let pid = shim.create(&rig.bundle, &Stdio3::default()).unwrap().pid;
+    shim.start(id, "").unwrap();
+    let memory = cgroup_dir(pid, "memory").unwrap();
+    // The kernel is to find the exec, and not the init.
+    fs::write("/sys/fs/cgroup/memory/cgroup.procs", pid.to_string()).unwrap();
+    let process = shell("true");
+    let mut execs = 0;
+    // What the kernel has set aside in advance may do for an exec or two.
+    let error = wait::until("an exec without memory", || {
+        squeeze(&memory);
+        execs += 1;
+        let exec = format!("e{execs}");
+        shim.exec(id, &exec, &process, &Stdio3::default()).unwrap();
+        let started = shim.start(id, &exec);
+        shim.wait(id, &exec).ok();
+        shim.delete(id, &exec).unwrap();
+        started.err()
+    });
+    assert_says(&error.message, &["tenant ended before it answered", "out of memory"]);
+    crate::rpc::end(shim, &rig.bundle);
+    Invocation::new(t, &rig.bundle, &rig.sink).run("delete", b"").ok();
+}
+
+/// Makes the limit ever smaller, until the kernel finds nothing more to reclaim.
+fn squeeze(memory: &std::path::Path) {
+    let used = facts::first_of(memory, &["memory.usage_in_bytes"]);
+    let mut limit: u64 = used.parse().unwrap();
+    while limit > 4096 && fs::write(memory.join("memory.limit_in_bytes"), limit.to_string()).is_ok()
+    {
+        limit = limit.saturating_sub(16 << 10);
     }
-    let out = c.exec(&["true"]);
-    out.fails(&["tenant ended before it answered", "out of memory"]);
-    c.remove();
 }
 
 /// A shim by hand that holds a process half way (see the runtime's `process::hold`).

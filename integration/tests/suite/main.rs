@@ -25,6 +25,7 @@ mod scale;
 mod seccomp;
 mod seccomp_notify;
 mod security;
+mod settings;
 mod start_dialects;
 mod user_namespaces;
 
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         user_namespaces::CLAIMS,
         net_devices::CLAIMS,
         seccomp_notify::CLAIMS,
+        settings::CLAIMS,
         io::CLAIMS,
         pod::CLAIMS,
         bad_input::CLAIMS,

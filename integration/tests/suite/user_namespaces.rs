@@ -15,6 +15,7 @@ use crate::facts;
 
 pub(crate) const CLAIMS: &[Claim] = claims![
     ctrs_flags_map_ids,
+    a_snapshot_is_idmapped_by_labels.once(),
     several_ranges_map_ids,
     an_exec_is_in_the_user_namespace,
     kernel_file_systems_are_mounted_inside,
@@ -73,6 +74,13 @@ fn ctrs_flags_map_ids(t: &Test) {
     assert_eq!(status(c.pid(), "Uid").unwrap(), "200000\t200000\t200000\t200000");
     assert_eq!(status(c.pid(), "Gid").unwrap(), "210000\t210000\t210000\t210000");
     c.remove();
+}
+
+/// containerd 2's overlayfs snapshotter gives `uidmap=` and `gidmap=`, the older one copies.
+fn a_snapshot_is_idmapped_by_labels(t: &Test) {
+    let flags = ["--remap-labels", "--uidmap", "0:200000:65536", "--gidmap", "0:210000:65536"];
+    let script = "stat -c %u:%g /bin/busybox /etc; touch /file && stat -c %u:%g /file; id -u";
+    assert_eq!(t.shell(&flags, script), "0:0\n0:0\n0:0\n0\n");
 }
 
 fn several_ranges_map_ids(t: &Test) {

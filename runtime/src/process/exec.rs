@@ -134,31 +134,29 @@ fn open_root(state: &State, init: ProcessId) -> Result<Option<OwnedFd>> {
 
 fn fork_tenant(main: &Main<'_>, setup: Setup<'_>, undo: &mut Undo<'_>) -> Result<Peer<Entering>> {
     let (ours, theirs) = Channel::pair()?;
-    let deadline = Deadline::after(DEADLINE);
     let witness = Rc::new(Witness::new(OomKills::since_now(&setup.state.cgroup))?);
     let child = if main_may_join(setup.state) {
-        join(&setup, main.single)?;
-        let cgroup = setup.entry.clone_into.as_ref().map(AsFd::as_fd);
-        match clone(main.single, cgroup, None).at("fork tenant")? {
-            Forked::Parent { pid, pidfd } => Child { pid, pidfd },
-            Forked::Child(single) => {
-                fork::leave_main(&single, main, &[&ours]);
-                tenant(setup, &theirs, &single)
-            }
-        }
+        directly(main, setup, &ours, &theirs)?
     } else {
-        through_intermediate(
-            main,
-            setup,
-            &ours,
-            theirs,
-            Terms { witness: &witness, deadline },
-            undo,
-        )?
+        let terms = Terms { witness: &witness, deadline: Deadline::after(DEADLINE) };
+        through_intermediate(main, setup, &ours, theirs, terms, undo)?
     };
     fork::undo_by_killing(&child, undo)?;
     main.announce(&child, Role::Target)?;
-    Ok(Peer::new("tenant", ours, child, &witness, deadline))
+    // Not before main has joined: a time namespace sets its clock.
+    Ok(Peer::new("tenant", ours, child, &witness, Deadline::after(DEADLINE)))
+}
+
+fn directly(main: &Main<'_>, setup: Setup<'_>, ours: &Channel, theirs: &Channel) -> Result<Child> {
+    join(&setup, main.single)?;
+    let cgroup = setup.entry.clone_into.as_ref().map(AsFd::as_fd);
+    match clone(main.single, cgroup, None).at("fork tenant")? {
+        Forked::Parent { pid, pidfd } => Ok(Child { pid, pidfd }),
+        Forked::Child(single) => {
+            fork::leave_main(&single, main, &[ours]);
+            tenant(setup, theirs, &single)
+        }
+    }
 }
 
 /// Main itself goes into the container where it has nothing left to do outside of it. A user
