@@ -101,7 +101,17 @@ impl Wanted {
             streams.extend(fds::stdio());
         }
         streams.extend(self.extra.iter().map(AsFd::as_fd));
-        chain::make(&Request::Create(request), &streams).at("create")
+        chain::make(&Request::Create(request), &streams)
+            .at("create")
+            .map_err(|error| if chain::is_orphaned(&error) { self.undone(error) } else { error })
+    }
+
+    /// Deletes what an error leaves behind.
+    fn undone(&self, error: Error) -> Error {
+        match self.delete() {
+            Ok(()) => error,
+            Err(undo) => error.with_undo(vec![undo]),
+        }
     }
 
     /// Gives the terminal to who asked for it. A container whose terminal nobody has is none.
@@ -109,13 +119,7 @@ impl Wanted {
         let (Some(console), Some(socket)) = (&created.console, &self.console_socket) else {
             return Ok(());
         };
-        match terminal::send(console.as_fd(), socket) {
-            Ok(()) => Ok(()),
-            Err(error) => Err(match self.delete() {
-                Ok(()) => error,
-                Err(undo) => error.with_undo(vec![undo]),
-            }),
-        }
+        terminal::send(console.as_fd(), socket).map_err(|error| self.undone(error))
     }
 
     /// Starts it, and stays with it in the foreground.

@@ -42,18 +42,17 @@ impl Handover {
         // day is not (CVE-2024-21626).
         process::close_from(single, FIRST_EXTRA, CloseHow::OnExec)
             .call(|| format!("close_range({FIRST_EXTRA}, ~0, CLOSE_RANGE_CLOEXEC)"))?;
-        let starter = match self.gate.map(Gate::into_channels) {
-            Some((hear, speak)) => Starter::Gate { hear, speak },
-            None => Starter::Daemon(daemon),
-        };
+        let gate = self.gate.map(Gate::into_channels);
         if self.extra.is_empty() {
+            let starter = gate.map_or(Starter::Daemon(daemon), Starter::gate);
             return Ok(Settled { starter, extra: self.extra });
         }
         let above = FIRST_EXTRA + u32::try_from(self.extra.len()).unwrap_or(u32::MAX);
-        let (hear, speak) = (starter.hear().above(above)?, starter.speak().above(above)?);
+        let (hear, speak) = gate.as_ref().map_or((daemon, daemon), |(hear, speak)| (hear, speak));
+        let starter = Starter::gate((hear.above(above)?, speak.above(above)?));
         let extra =
             self.extra.iter().map(|fd| super::fd_above(fd, above)).collect::<Result<_>>()?;
-        Ok(Settled { starter: Starter::Gate { hear, speak }, extra })
+        Ok(Settled { starter, extra })
     }
 }
 
@@ -66,21 +65,33 @@ pub(super) struct Settled<'a> {
 /// By what a process hears of its start, and tells how it went.
 enum Starter<'a> {
     Daemon(&'a Channel),
-    Gate { hear: Channel, speak: Channel },
+    Gate { hear: Option<Channel>, speak: Channel },
 }
 
 impl Starter<'_> {
-    fn hear(&self) -> &Channel {
+    fn gate((hear, speak): (Channel, Channel)) -> Self {
+        Starter::Gate { hear: Some(hear), speak }
+    }
+
+    fn hear(&self) -> Result<Option<ToTarget>> {
         match self {
-            Starter::Daemon(channel) => channel,
-            Starter::Gate { hear, .. } => hear,
+            Starter::Daemon(channel) => channel.await_word(),
+            Starter::Gate { hear, .. } => hear.as_ref().map_or(Ok(None), |hear| hear.await_word()),
         }
     }
 
-    fn speak(&self) -> &Channel {
+    fn say(&self, word: &FromStarted) -> Result<()> {
         match self {
-            Starter::Daemon(channel) => channel,
-            Starter::Gate { speak, .. } => speak,
+            Starter::Daemon(channel) => channel.say(word),
+            Starter::Gate { speak, .. } => speak.say(word),
+        }
+    }
+
+    /// Closes the gate behind a start: an execve closes both of its FIFOs in no certain order,
+    /// and who has seen the end of one must not find somebody waiting at the other.
+    fn close_gate(&mut self) {
+        if let Starter::Gate { hear, .. } = self {
+            drop(hear.take());
         }
     }
 }
@@ -129,21 +140,26 @@ impl<'a> Target<'a> {
     }
 
     /// Waits for start, and executes the program after `before` has been done. Never returns.
-    pub(super) fn serve(self, single: &SingleThreaded, before: impl FnOnce() -> Result<()>) -> ! {
-        match self.handover.starter.hear().await_word::<ToTarget>() {
+    pub(super) fn serve(
+        mut self,
+        single: &SingleThreaded,
+        before: impl FnOnce() -> Result<()>,
+    ) -> ! {
+        match self.handover.starter.hear() {
             Ok(Some(ToTarget::Start)) => {}
             // Nobody will ever start it: the container is being deleted, or its daemon is dead.
             Ok(None) | Err(_) => process::exit(0),
         }
         let Err(error) = before().and_then(|()| self.execute(single));
-        drop(self.handover.starter.speak().say(&FromStarted::Failed(error)));
+        drop(self.handover.starter.say(&FromStarted::Failed(error)));
         process::exit(1)
     }
 
-    fn execute(&self, single: &SingleThreaded) -> Result<std::convert::Infallible> {
+    fn execute(&mut self, single: &SingleThreaded) -> Result<std::convert::Infallible> {
         fd::lay_out(single, &self.handover.extra, FIRST_EXTRA)
             .call(|| format!("dup2(fd, {FIRST_EXTRA}…)"))?;
-        self.handover.starter.speak().say(&FromStarted::Executing)?;
+        self.handover.starter.close_gate();
+        self.handover.starter.say(&FromStarted::Executing)?;
         process::default_sigpipe();
         if let Some(filter) = self.filter {
             seccomp::load(filter).at("seccomp")?;

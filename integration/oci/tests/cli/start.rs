@@ -34,6 +34,18 @@ fn a_second_start_is_refused() {
 }
 
 #[test]
+fn a_container_runs_as_soon_as_its_start_is_done() {
+    let bench = Bench::new();
+    for _ in 0..20 {
+        bench.create(&[], "c");
+        bench.oci(&["start", "c"]).ok();
+        assert_eq!(bench.state("c")["status"], "running");
+        bench.oci(&["delete", "-f", "c"]).ok();
+    }
+    bench.finish();
+}
+
+#[test]
 fn of_two_starts_at_a_time_one_is_refused() {
     let bench = Bench::new();
     let busybox = "/bin/busybox";
