@@ -12,7 +12,9 @@
 )]
 
 pub mod agent;
+pub mod claim;
 pub mod command;
+pub mod container;
 pub mod containerd;
 pub mod events;
 pub mod host;
@@ -25,5 +27,6 @@ pub mod spec;
 pub mod test;
 pub mod wait;
 
+pub use container::Container;
 pub use containerd::{Daemon, Endpoint, Version};
-pub use test::{Container, Test};
+pub use test::Test;

@@ -1,8 +1,8 @@
 //! Bad input: a clear error each, and nothing left behind (every claim ends with the comparison
 //! of the host).
 
+use myshim_integration::claim::Claim;
 use myshim_integration::command::Output;
-use myshim_integration::runner::Claim;
 use myshim_integration::shim::{Bundle, Dialect, Ends, EventSink, Invocation, Stdio3};
 use myshim_integration::spec::Spec;
 use myshim_integration::{Test, claims};

@@ -10,9 +10,9 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use myshim_integration::claim::Claim;
 use myshim_integration::command::Running;
 use myshim_integration::process::Process;
-use myshim_integration::runner::Claim;
 use myshim_integration::shim::{Bundle, Dialect, Ends, EventSink, Invocation, Shim, Stdio3, shell};
 use myshim_integration::spec::Spec;
 use myshim_integration::wait;

@@ -4,9 +4,9 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use myshim_integration::claim::{Claim, Needs};
 use myshim_integration::containerd::hold_binary;
 use myshim_integration::process::{Process, cgroup_dir, status};
-use myshim_integration::runner::{Claim, Needs};
 use myshim_integration::shim::{
     Bundle, Dialect, Ends, EventSink, Invocation, Rpc, Shim, Stdio3, shell,
 };

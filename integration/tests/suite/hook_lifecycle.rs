@@ -4,8 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use myshim_integration::claim::Claim;
 use myshim_integration::command::Output;
-use myshim_integration::runner::Claim;
 use myshim_integration::spec::Spec;
 use myshim_integration::wait;
 use myshim_integration::{Test, claims};

@@ -4,8 +4,8 @@
 
 use std::process::{Command, Stdio};
 
+use myshim_integration::claim::Claim;
 use myshim_integration::command;
-use myshim_integration::runner::Claim;
 use myshim_integration::spec::Spec;
 use myshim_integration::{Test, claims};
 use serde_json::json;

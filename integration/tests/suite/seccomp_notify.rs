@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use myshim_integration::agent::Agent;
+use myshim_integration::claim::Claim;
 use myshim_integration::command::Output;
-use myshim_integration::runner::Claim;
 use myshim_integration::spec::Spec;
 use myshim_integration::{Test, claims};
 use serde_json::{Value, json};

@@ -4,8 +4,8 @@
 
 use std::fs;
 
+use myshim_integration::claim::Claim;
 use myshim_integration::process::status;
-use myshim_integration::runner::Claim;
 use myshim_integration::shim::{
     Bundle, Dialect, EventSink, Invocation, Shim, Stdio3, make_fifo, open_fifo, shell,
 };

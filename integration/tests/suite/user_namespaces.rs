@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, chown, lchown};
 use std::path::{Path, PathBuf};
 
+use myshim_integration::claim::Claim;
 use myshim_integration::process::status;
-use myshim_integration::runner::Claim;
 use myshim_integration::shim::{Bundle, Dialect, EventSink, Invocation, Stdio3, mount};
 use myshim_integration::spec::Spec;
 use myshim_integration::{Container, Test, claims};
