@@ -23,7 +23,7 @@ STATIC ?= $(if $(wildcard /usr/lib/$(MULTIARCH)/libseccomp.a),1,0)
 PACKAGES := gcc libc6-dev libseccomp-dev pkg-config \
 	busybox-static ca-certificates dpkg-dev iproute2 strace util-linux
 
-.PHONY: all help build demo test unit integration bench check fmt tools deps install uninstall clean
+.PHONY: all help build hold demo test unit integration bench check fmt tools deps install uninstall clean
 
 all: build
 
@@ -61,11 +61,17 @@ fmt:
 test: check unit integration
 
 unit:
-	cargo test --locked -p myshim-runtime -p $(NAME)
+	cargo test --locked --no-fail-fast --workspace --exclude myshim-integration
 	cargo test --locked -p myshim-integration --lib
 
-integration: build tools
-	MYSHIM_BIN=$(abspath $(DIST)) cargo test --locked -p myshim-integration --test suite -- $(FILTER) $(ARGS)
+# What the tests of deaths hold and kill half way: never installed.
+HOLD := $(TARGET_DIR)/hold
+hold:
+	cargo build --locked --features hold -p $(NAME)
+	install -D -m 0755 $(TARGET_DIR)/debug/$(NAME) $(HOLD)/dist/$(NAME)
+
+integration: build hold tools
+	MYSHIM_BIN=$(abspath $(DIST)) MYSHIM_HOLD_BIN=$(abspath $(HOLD)/dist) cargo test --locked -p myshim-integration --test suite -- $(FILTER) $(ARGS)
 
 # Linked as the shim is: what is compared is the code and not the linker.
 bench: build

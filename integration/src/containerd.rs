@@ -72,6 +72,14 @@ pub fn shim_binary(version: Version) -> PathBuf {
     shim_dir(version).join(format!("containerd-shim-{name}-{last}"))
 }
 
+/// A build of the shim that `MYSHIM_HOLD` holds half way (`make hold`), in `MYSHIM_HOLD_BIN`.
+#[must_use]
+pub fn hold_binary() -> PathBuf {
+    let dir = std::env::var_os("MYSHIM_HOLD_BIN");
+    let dir = dir.map_or_else(|| workspace().join("target/hold/dist"), PathBuf::from);
+    dir.join(shim_binary(Version::V2).file_name().unwrap_or_default())
+}
+
 /// The checkout.
 #[must_use]
 pub fn workspace() -> PathBuf {

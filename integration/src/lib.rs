@@ -11,7 +11,10 @@
     reason = "in a harness of tests a panic is how a test fails"
 )]
 
+pub mod agent;
+pub mod claim;
 pub mod command;
+pub mod container;
 pub mod containerd;
 pub mod events;
 pub mod host;
@@ -24,5 +27,6 @@ pub mod spec;
 pub mod test;
 pub mod wait;
 
+pub use container::Container;
 pub use containerd::{Daemon, Endpoint, Version};
-pub use test::{Container, Test};
+pub use test::Test;

@@ -17,91 +17,12 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::claim::Claim;
 use crate::command::Running;
 use crate::containerd::{Daemon, Endpoint, Version, shim_binary};
 use crate::host;
 use crate::test::{Fixture, Test, import};
 use crate::wait;
-
-/// A claim: a name that says what holds, and the function that shows it.
-#[derive(Debug, Clone, Copy)]
-pub struct Claim {
-    module: &'static str,
-    name: &'static str,
-    body: fn(&Test),
-    limit: Duration,
-    alone: bool,
-    once: bool,
-    needs: Needs,
-}
-
-/// What kind of machine a claim is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Needs {
-    /// Any.
-    Nothing,
-    /// Controllers in hierarchies of cgroup v1.
-    CgroupV1,
-    /// cgroup v2 and nothing else.
-    CgroupV2,
-}
-
-impl Needs {
-    fn missing(self) -> Option<&'static str> {
-        match (self, host::is_pure_cgroup_v2()) {
-            (Self::CgroupV1, true) => Some("needs cgroup v1"),
-            (Self::CgroupV2, false) => Some("needs a host with cgroup v2 alone"),
-            _ => None,
-        }
-    }
-}
-
-impl Claim {
-    /// A claim that ends within a minute and may run beside others.
-    #[must_use]
-    pub const fn new(module: &'static str, name: &'static str, body: fn(&Test)) -> Self {
-        let limit = Duration::from_secs(60);
-        Self { module, name, body, limit, alone: false, once: false, needs: Needs::Nothing }
-    }
-
-    /// Takes up to so many seconds.
-    #[must_use]
-    pub const fn within(mut self, seconds: u64) -> Self {
-        self.limit = Duration::from_secs(seconds);
-        self
-    }
-
-    /// Runs while no other does.
-    #[must_use]
-    pub const fn alone(mut self) -> Self {
-        self.alone = true;
-        self
-    }
-
-    /// Has nothing to do with containerd's version: runs once.
-    #[must_use]
-    pub const fn once(mut self) -> Self {
-        self.once = true;
-        self
-    }
-
-    /// Says something about one kind of machine only.
-    #[must_use]
-    pub const fn needs(mut self, needs: Needs) -> Self {
-        self.needs = needs;
-        self
-    }
-
-    fn versions(&self) -> &'static [Version] {
-        if self.once { &[Version::V2] } else { &Version::ALL }
-    }
-
-    /// `module::name`, without the test program's own name.
-    fn path(&self) -> String {
-        let module = self.module.split_once("::").map_or(self.module, |(_, rest)| rest);
-        format!("{module}::{}", self.name)
-    }
-}
 
 /// A list of claims by the functions' names, each with the options of [`Claim`] it needs:
 /// `claims![a_thing_holds, a_slow_thing_holds.within(120).alone()]`.
@@ -109,7 +30,7 @@ impl Claim {
 macro_rules! claims {
     ($($name:ident $(. $option:ident ($($value:expr)?))*),* $(,)?) => {
         &[$(
-            $crate::runner::Claim::new(module_path!(), stringify!($name), $name)
+            $crate::claim::Claim::new(module_path!(), stringify!($name), $name)
                 $(.$option($($value)?))*
         ),*]
     };

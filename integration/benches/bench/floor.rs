@@ -207,6 +207,7 @@ impl Kit<'_> {
             flags: NEW_PID | NEW_IPC | NEW_UTS | NEW_MOUNT | net,
             exit_signal: SIGCHLD,
             cgroup: into.as_ref().map(AsFd::as_fd),
+            ..Clone::default()
         };
         match process::clone3(self.single, &clone).unwrap() {
             Forked::Parent { pidfd, .. } => Container { pidfd },

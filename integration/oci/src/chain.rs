@@ -9,10 +9,14 @@ use runtime::process::{Answer, Child, Created, Request, Spawner, StartChannel, S
 use runtime::sys::process::SingleThreaded;
 use runtime::{Call, Error, Kind, Result};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
+use rustix::io::Errno;
+use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
 
 /// `__WALL` of linux/wait.h: before their execve processes of the chain have no exit signal.
 const WALL: WaitIdOptions = WaitIdOptions::from_bits_retain(0x4000_0000);
+
+/// By this name errors tell of it.
+const MAIN: &str = "main";
 
 /// Runs a request that only has to be done.
 pub(crate) fn run(request: &Request) -> Result<()> {
@@ -40,25 +44,43 @@ fn answer(request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer> {
     let mut operation = spawner.submit(request, fds)?;
     // It ends with its operation.
     drop(spawner);
-    let mut forked = vec![child];
+    let (mut main, mut forked) = (None, vec![child]);
     let mut answer = Answer::End;
     loop {
         match operation.try_next()? {
             None => wait_readable(operation.as_fd())?,
+            Some(Answer::Main(child)) => main = Some(child),
             Some(Answer::Forked(child)) => forked.push(child),
             Some(Answer::End) => break,
             Some(other) => answer = other,
         }
     }
+    let ended = main.as_ref().map(reap).transpose()?.flatten();
+    if matches!(answer, Answer::End) {
+        // What it has made may wait for whoever starts it.
+        forked.iter().try_for_each(kill)?;
+    }
     forked.iter().try_for_each(|child| reap(child).map(drop))?;
     match answer {
         Answer::Failed(error) => Err(error),
         Answer::End => {
-            let (who, how) = ("main".into(), "without an answer".into());
-            Err(Error::new(Kind::PeerDied { who, how }))
+            let how = ended.map_or_else(|| "never forked".into(), |status| format!("{status:?}"));
+            Err(Error::new(Kind::PeerDied { who: MAIN.into(), how }))
         }
         answer => Ok(answer),
     }
+}
+
+fn kill(child: &Child) -> Result<()> {
+    match pidfd_send_signal(&child.pidfd, Signal::KILL) {
+        Err(Errno::SRCH) => Ok(()),
+        other => other.call(|| format!("pidfd_send_signal([{}], SIGKILL)", child.pid)),
+    }
+}
+
+/// Whether an operation failed because its main died: nothing was undone then.
+pub(crate) fn is_orphaned(error: &Error) -> bool {
+    matches!(error.kind(), Kind::PeerDied { who, .. } if who == MAIN)
 }
 
 fn unexpected(answer: &Answer) -> Error {

@@ -101,7 +101,17 @@ impl Wanted {
             streams.extend(fds::stdio());
         }
         streams.extend(self.extra.iter().map(AsFd::as_fd));
-        chain::make(&Request::Create(request), &streams).at("create")
+        chain::make(&Request::Create(request), &streams)
+            .at("create")
+            .map_err(|error| if chain::is_orphaned(&error) { self.undone(error) } else { error })
+    }
+
+    /// Deletes what an error leaves behind.
+    fn undone(&self, error: Error) -> Error {
+        match self.delete() {
+            Ok(()) => error,
+            Err(undo) => error.with_undo(vec![undo]),
+        }
     }
 
     /// Gives the terminal to who asked for it. A container whose terminal nobody has is none.
@@ -109,25 +119,20 @@ impl Wanted {
         let (Some(console), Some(socket)) = (&created.console, &self.console_socket) else {
             return Ok(());
         };
-        match terminal::send(console.as_fd(), socket) {
-            Ok(()) => Ok(()),
-            Err(error) => Err(match self.delete() {
-                Ok(()) => error,
-                Err(undo) => error.with_undo(vec![undo]),
-            }),
-        }
+        terminal::send(console.as_fd(), socket).map_err(|error| self.undone(error))
     }
 
     /// Starts it, and stays with it in the foreground.
     fn live(&self, created: Created, signals: Option<&Signals>) -> Result<u8> {
         self.hand_out(&created)?;
         let Created { process, start, console, facts } = created;
+        let console = console.filter(|_| self.console_socket.is_none());
+        console.as_ref().map_or(Ok(()), |console| terminal::copy_size(console.as_fd()))?;
         chain::start(start).at("start")?;
         if facts.has_poststart {
             let state_dir = self.request.state_dir.clone();
             chain::run(&Request::Poststart(PoststartRequest { state_dir }))?;
         }
-        let console = console.filter(|_| self.console_socket.is_none());
         signals.map_or(Ok(0), |signals| foreground::attend(&process, signals, console))
     }
 

@@ -74,6 +74,7 @@ fn live(created: Created, signals: Option<&Signals>, socket: Option<&Path>) -> R
         terminal::send(master.as_fd(), socket)?;
         console = None;
     }
+    console.as_ref().map_or(Ok(()), |console| terminal::copy_size(console.as_fd()))?;
     chain::start(start).at("exec failed")?;
     signals.map_or(Ok(0), |signals| foreground::attend(&process, signals, console))
 }

@@ -44,7 +44,7 @@ impl Signals {
 
 /// Waits for the end of a process. Its exit status, or 128 and the signal that ended it.
 pub(crate) fn attend(process: &Child, signals: &Signals, console: Option<OwnedFd>) -> Result<u8> {
-    let raw = console.as_ref().map(|console| Raw::begin(console.as_fd())).transpose()?;
+    let raw = console.is_some().then(Raw::begin).transpose()?;
     let console = console.as_ref().map(AsFd::as_fd);
     let mut open = Streams { input: console.is_some(), output: console.is_some() };
     loop {

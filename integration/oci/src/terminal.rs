@@ -42,11 +42,10 @@ pub(crate) fn send(master: BorrowedFd<'_>, path: &Path) -> Result<()> {
 pub(crate) struct Raw(Option<Termios>);
 
 impl Raw {
-    /// Sets it, where standard input is a terminal, and gives its size to the container's.
-    pub(crate) fn begin(console: BorrowedFd<'_>) -> Result<Raw> {
+    /// Sets it, where standard input is a terminal.
+    pub(crate) fn begin() -> Result<Raw> {
         let own = rustix::stdio::stdin();
         let Ok(before) = rustix::termios::tcgetattr(own) else { return Ok(Raw(None)) };
-        copy_size(console)?;
         let mut raw = before.clone();
         raw.make_raw();
         rustix::termios::tcsetattr(own, OptionalActions::Now, &raw)

@@ -44,7 +44,7 @@ fn sleeper(endpoint: &Endpoint, tag: &str) -> bool {
     let id = format!("sleeper-{tag}");
     let run = ["run", "--detach", "--runtime", &runtime, NAME, &id, "sleep", "3600"];
     let mut fine = ctr(endpoint, &run);
-    println!("\nits processes (private memory is what goes away with the process):");
+    println!("\nits processes (private: written to, and shared with no other process):");
     for process in Process::tagged(&id).values() {
         println!("  {}", described(process));
     }
@@ -90,7 +90,7 @@ fn described(process: &Process) -> String {
         let number = line.and_then(|line| line.trim_start_matches(':').split_whitespace().next());
         number.and_then(|number| number.parse().ok()).unwrap_or_default()
     };
-    let private = kib("Private_Dirty") + kib("Private_Clean");
+    let private = kib("Private_Dirty");
     let name: String = process.line.chars().take(60).collect();
     let (pid, parent, rss) = (process.pid, process.parent, kib("Rss"));
     format!(

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use myshim_integration::claim::{Claim, Needs};
 use myshim_integration::process::cgroup_dir;
-use myshim_integration::runner::{Claim, Needs};
 use myshim_integration::{Container, Test, claims};
 use serde_json::{Value, json};
 

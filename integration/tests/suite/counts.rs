@@ -10,9 +10,9 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use myshim_integration::claim::Claim;
 use myshim_integration::command::Running;
 use myshim_integration::process::Process;
-use myshim_integration::runner::Claim;
 use myshim_integration::shim::{Bundle, Dialect, Ends, EventSink, Invocation, Shim, Stdio3, shell};
 use myshim_integration::spec::Spec;
 use myshim_integration::wait;
@@ -55,7 +55,9 @@ fn a_create_an_exec_and_a_delete_take_few_system_calls(t: &Test) {
     shim.shutdown(id, Ends::Yes);
     Invocation::new(t, &bundle, &sink).run("delete", b"").ok();
     let counted = [&create, &exec, &delete].map(|calls| calls.values().sum::<usize>());
-    assert_eq!(counted, [CREATE, EXEC, DELETE], "{create:#?} {exec:#?} {delete:#?}");
+    let allowed = [CREATE, EXEC, DELETE];
+    let within = counted.iter().zip(allowed).all(|(counted, allowed)| *counted <= allowed);
+    assert!(within, "{counted:?}, not {allowed:?}: {create:#?} {exec:#?} {delete:#?}");
 }
 
 /// Nothing that is there on one host and not on another.

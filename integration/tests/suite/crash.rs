@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use myshim_integration::claim::Claim;
 use myshim_integration::command::LIMIT;
 use myshim_integration::process::Process;
-use myshim_integration::runner::Claim;
 use myshim_integration::test::kill_hard;
 use myshim_integration::wait;
 use myshim_integration::{Container, Test, claims};

@@ -1,8 +1,8 @@
 //! `ctr tasks exec`: a second process in a container has all that the first has.
 
+use myshim_integration::claim::Claim;
 use myshim_integration::command::LIMIT;
 use myshim_integration::process::status;
-use myshim_integration::runner::Claim;
 use myshim_integration::test::kill_hard;
 use myshim_integration::wait;
 use myshim_integration::{Test, Version, claims};

@@ -2,9 +2,9 @@
 
 use std::fs;
 
+use myshim_integration::claim::Claim;
 use myshim_integration::command::LIMIT;
 use myshim_integration::process::{cgroup_dir, status};
-use myshim_integration::runner::Claim;
 use myshim_integration::{Test, Version, claims};
 
 use crate::facts::{self, cap};

@@ -1,8 +1,8 @@
 //! Terminals: `-t` on a real pseudo terminal, resizing, keys, `attach`.
 
+use myshim_integration::claim::Claim;
 use myshim_integration::command::LIMIT;
 use myshim_integration::process::descriptors;
-use myshim_integration::runner::Claim;
 use myshim_integration::wait;
 use myshim_integration::{Test, claims};
 

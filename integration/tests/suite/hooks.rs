@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use myshim_integration::runner::Claim;
+use myshim_integration::claim::Claim;
 use myshim_integration::wait;
 use myshim_integration::{Test, claims};
 use serde_json::{Value, json};

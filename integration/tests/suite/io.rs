@@ -4,8 +4,8 @@ use std::fs;
 use std::io::Read;
 use std::time::Duration;
 
+use myshim_integration::claim::Claim;
 use myshim_integration::command::LIMIT;
-use myshim_integration::runner::Claim;
 use myshim_integration::shim::{
     Bundle, Dialect, Ends, EventSink, Invocation, Stdio3, make_fifo, open_fifo, shell,
 };

@@ -9,11 +9,14 @@ mod crash;
 mod ctr_exec;
 mod ctr_run;
 mod ctr_tty;
+mod deaths;
 mod facts;
+mod hook_lifecycle;
 mod hooks;
 mod io;
 mod lifecycle;
 mod mounts;
+mod net_devices;
 mod no_runc;
 mod pod;
 mod process;
@@ -21,8 +24,11 @@ mod restart;
 mod rpc;
 mod scale;
 mod seccomp;
+mod seccomp_notify;
 mod security;
+mod settings;
 mod start_dialects;
+mod user_namespaces;
 
 use std::process::ExitCode;
 
@@ -38,6 +44,11 @@ fn main() -> ExitCode {
         seccomp::CLAIMS,
         security::CLAIMS,
         hooks::CLAIMS,
+        hook_lifecycle::CLAIMS,
+        user_namespaces::CLAIMS,
+        net_devices::CLAIMS,
+        seccomp_notify::CLAIMS,
+        settings::CLAIMS,
         io::CLAIMS,
         pod::CLAIMS,
         bad_input::CLAIMS,
@@ -45,6 +56,7 @@ fn main() -> ExitCode {
         rpc::CLAIMS,
         no_runc::CLAIMS,
         crash::CLAIMS,
+        deaths::CLAIMS,
         restart::CLAIMS,
         scale::CLAIMS,
         counts::CLAIMS,

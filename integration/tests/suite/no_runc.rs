@@ -6,9 +6,9 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use myshim_integration::claim::Claim;
 use myshim_integration::command::{LIMIT, Running};
 use myshim_integration::containerd::shim_dir;
-use myshim_integration::runner::Claim;
 use myshim_integration::wait;
 use myshim_integration::{Test, claims};
 use serde_json::json;

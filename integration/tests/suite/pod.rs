@@ -1,6 +1,6 @@
 //! Pods: containers with one sandbox annotation share one daemon.
 
-use myshim_integration::runner::Claim;
+use myshim_integration::claim::Claim;
 use myshim_integration::test::kill_hard;
 use myshim_integration::wait;
 use myshim_integration::{Container, Test, claims};

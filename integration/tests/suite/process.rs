@@ -1,6 +1,6 @@
 //! The process of the spec, read back from /proc inside the container.
 
-use myshim_integration::runner::Claim;
+use myshim_integration::claim::Claim;
 use myshim_integration::spec::Spec;
 use myshim_integration::{Test, claims};
 use serde_json::{Value, json};

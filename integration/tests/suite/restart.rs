@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use myshim_integration::claim::Claim;
 use myshim_integration::command::LIMIT;
-use myshim_integration::runner::Claim;
 use myshim_integration::wait;
 use myshim_integration::{Container, Daemon, Test, Version, claims};
 use rustix::process::Signal;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use containerd_shim_protos::cgroups::metrics::Metrics as MetricsV1;
 use containerd_shim_protos::cgroups_v2::metrics::Metrics as MetricsV2;
 use containerd_shim_protos::shim::oci::ProcessDetails;
+use myshim_integration::claim::Claim;
 use myshim_integration::process::{Process, cgroup_dir};
-use myshim_integration::runner::Claim;
 use myshim_integration::shim::{
     Bundle, Dialect, Ends, EventSink, Invocation, Shim, Stdio3, Whom, shell,
 };

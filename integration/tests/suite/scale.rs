@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use myshim_integration::claim::Claim;
 use myshim_integration::command::Running;
-use myshim_integration::runner::Claim;
 use myshim_integration::{Test, claims};
 
 pub(crate) const CLAIMS: &[Claim] = claims![

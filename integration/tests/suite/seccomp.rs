@@ -1,6 +1,6 @@
 //! seccomp: what the profile forbids is forbidden, in the init and in execs.
 
-use myshim_integration::runner::Claim;
+use myshim_integration::claim::Claim;
 use myshim_integration::spec::Spec;
 use myshim_integration::{Test, claims};
 use serde_json::{Value, json};

@@ -3,9 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use myshim_integration::claim::Claim;
 use myshim_integration::containerd::shim_binary;
 use myshim_integration::process::{Process, status};
-use myshim_integration::runner::Claim;
 use myshim_integration::{Test, claims};
 use serde_json::json;
 use sha2::{Digest, Sha256};

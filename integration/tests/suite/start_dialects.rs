@@ -6,10 +6,10 @@ use std::process::{Command, Stdio};
 
 use containerd_shim_protos::shim::oci::Options;
 use containerd_shim_protos::types::introspection::RuntimeInfo;
+use myshim_integration::claim::Claim;
 use myshim_integration::command::{self, LIMIT};
 use myshim_integration::containerd::shim_binary;
 use myshim_integration::process::{Process, descriptors, status};
-use myshim_integration::runner::Claim;
 use myshim_integration::shim::{Bundle, Dialect, Ends, EventSink, Invocation, Shim, Stdio3};
 use myshim_integration::wait;
 use myshim_integration::{Test, claims};

@@ -117,8 +117,11 @@ impl<'a> Running<'a> {
             rustix::io::ioctl_fionbio(ours, true).call(|| "ioctl(<pipe>, FIONBIO, 1)".into())?;
         }
         let parent = rustix::process::getpid();
-        let clone =
-            Clone { flags: CLONE_CLEAR_SIGHAND, exit_signal: Signal::CHILD.as_raw(), cgroup: None };
+        let clone = Clone {
+            flags: CLONE_CLEAR_SIGHAND,
+            exit_signal: Signal::CHILD.as_raw(),
+            ..Clone::default()
+        };
         match process::clone3(single, &clone).call(|| "clone3(CLONE_CLEAR_SIGHAND)".into())? {
             Forked::Child(child) => {
                 let stdio = [in_theirs.as_fd(), out_theirs.as_fd(), err_theirs.as_fd()];

@@ -111,7 +111,7 @@ pub fn namespace_for(
     maps: &IdMaps,
 ) -> Result<OwnedFd> {
     let (waits, releases) = pipe_with(PipeFlags::CLOEXEC).call(|| "pipe2(O_CLOEXEC)".to_owned())?;
-    let clone = Clone { flags: NEWUSER, exit_signal: Signal::CHILD.as_raw(), cgroup: None };
+    let clone = Clone { flags: NEWUSER, exit_signal: Signal::CHILD.as_raw(), ..Clone::default() };
     match process::clone3(single, &clone).call(|| "clone3(CLONE_NEWUSER)".into())? {
         Forked::Child(_) => {
             // The end of the stream: the maps are written, or the parent is gone.

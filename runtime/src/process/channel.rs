@@ -100,6 +100,8 @@ impl Channel {
         let mut bytes = vec![TAG_INLINE];
         serde_json::to_writer(&mut bytes, message)
             .map_err(|error| Error::new(Kind::Corrupt(format!("message to send: {error}"))))?;
+        #[cfg(feature = "hold")]
+        super::hold::before_sending(&bytes);
         if bytes.len() <= INLINE {
             return self.send_bytes(&bytes, fds);
         }
@@ -156,6 +158,8 @@ impl Channel {
         let mut bytes = vec![TAG_INLINE];
         serde_json::to_writer(&mut bytes, message)
             .map_err(|error| Error::new(Kind::Corrupt(format!("message to send: {error}"))))?;
+        #[cfg(feature = "hold")]
+        super::hold::before_sending(&bytes);
         rustix::io::retry_on_intr(|| rustix::io::write(&self.socket, &bytes))
             .call(|| format!("write(channel, {} bytes)", bytes.len()))
             .map(drop)

@@ -61,11 +61,14 @@ fn make<'a>(
     let joins = Joins::open(&plan.namespaces)?;
     let pid_file = PidFile::prepare(request.pid_file.as_deref())?;
     let (dir, mut state) = record(request, plan, layout, undo)?;
-    let mut rootfs = prepare_rootfs(main, plan, &mut state, undo)?;
+    let mut rootfs = prepare_rootfs(main, plan, (&dir, &mut state), undo)?;
     let cgroup = make_cgroup(plan, layout, undo)?;
     rootfs.copy_cgroups(&plan.rootfs, cgroup.paths()).at("rootfs")?;
     let entry = cgroup.entry()?;
     state.rdt = make_rdt_groups(main, plan, undo)?;
+    if state.rdt.is_some() {
+        dir.update(&state)?;
+    }
     own::prepare(&plan.process)?;
     let handover = Handover { gate: gate(request, &dir)?, extra };
     let old_tree = match main.empty {
@@ -126,15 +129,17 @@ fn planned_cgroup(plan: &Plan, layout: &Layout) -> CgroupPaths {
 fn prepare_rootfs(
     main: &Main<'_>,
     plan: &Plan,
-    state: &mut State,
+    (dir, state): (&StateDir, &mut State),
     undo: &mut Undo<'_>,
 ) -> Result<rootfs::PreparedRootfs> {
     let mut user_namespace = |map: &MountIdMap| user_namespace_of(main, plan, map);
     let mut rootfs = rootfs::prepare(&plan.rootfs, &plan.site, &mut user_namespace).at("rootfs")?;
     let hooks = &plan.hooks;
     if !(hooks.prestart.is_empty() && hooks.create_runtime.is_empty()) {
-        rootfs.attach_on_host(&plan.site)?;
+        // Written down first: a main that is killed undoes nothing, and delete knows the state.
         state.rootfs_on_host = Some(plan.site.clone());
+        dir.update(state)?;
+        rootfs.attach_on_host(&plan.site)?;
         let site = plan.site.clone();
         undo.push("unmount rootfs", move || rootfs::detach_from_host(&site));
     }

@@ -31,6 +31,7 @@ use crate::error::{At, Call, Error, Kind, Result};
 use crate::plan::{Namespace, Process, ProcessPlan, SeccompListener};
 use crate::sys::process::{self, Clone, Forked, SingleThreaded};
 use crate::sys::procfs::Procfs;
+use crate::sys::shared_pid::SharedPid;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -133,31 +134,29 @@ fn open_root(state: &State, init: ProcessId) -> Result<Option<OwnedFd>> {
 
 fn fork_tenant(main: &Main<'_>, setup: Setup<'_>, undo: &mut Undo<'_>) -> Result<Peer<Entering>> {
     let (ours, theirs) = Channel::pair()?;
-    let deadline = Deadline::after(DEADLINE);
     let witness = Rc::new(Witness::new(OomKills::since_now(&setup.state.cgroup))?);
     let child = if main_may_join(setup.state) {
-        join(&setup, main.single)?;
-        let cgroup = setup.entry.clone_into.as_ref().map(AsFd::as_fd);
-        match clone(main.single, cgroup).at("fork tenant")? {
-            Forked::Parent { pid, pidfd } => Child { pid, pidfd },
-            Forked::Child(single) => {
-                fork::leave_main(&single, main, &[&ours]);
-                tenant(setup, &theirs, &single)
-            }
-        }
+        directly(main, setup, &ours, &theirs)?
     } else {
-        through_intermediate(
-            main,
-            setup,
-            &ours,
-            theirs,
-            Terms { witness: &witness, deadline },
-            undo,
-        )?
+        let terms = Terms { witness: &witness, deadline: Deadline::after(DEADLINE) };
+        through_intermediate(main, setup, &ours, theirs, terms, undo)?
     };
     fork::undo_by_killing(&child, undo)?;
     main.announce(&child, Role::Target)?;
-    Ok(Peer::new("tenant", ours, child, &witness, deadline))
+    // Not before main has joined: a time namespace sets its clock.
+    Ok(Peer::new("tenant", ours, child, &witness, Deadline::after(DEADLINE)))
+}
+
+fn directly(main: &Main<'_>, setup: Setup<'_>, ours: &Channel, theirs: &Channel) -> Result<Child> {
+    join(&setup, main.single)?;
+    let cgroup = setup.entry.clone_into.as_ref().map(AsFd::as_fd);
+    match clone(main.single, cgroup, None).at("fork tenant")? {
+        Forked::Parent { pid, pidfd } => Ok(Child { pid, pidfd }),
+        Forked::Child(single) => {
+            fork::leave_main(&single, main, &[ours]);
+            tenant(setup, theirs, &single)
+        }
+    }
 }
 
 /// Main itself goes into the container where it has nothing left to do outside of it. A user
@@ -173,13 +172,16 @@ fn listener_of(state: &State) -> Option<&SeccompListener> {
     state.container.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref())
 }
 
-fn clone(single: &SingleThreaded, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked> {
-    process::clone3(single, &Clone { flags: super::CLONE_PARENT, cgroup, ..Clone::default() }).call(
-        || {
+fn clone(
+    single: &SingleThreaded,
+    cgroup: Option<BorrowedFd<'_>>,
+    told: Option<&SharedPid>,
+) -> Result<Forked> {
+    process::clone3(single, &Clone { flags: super::CLONE_PARENT, cgroup, told, ..Clone::default() })
+        .call(|| {
             let into = if cgroup.is_some() { "|CLONE_INTO_CGROUP" } else { "" };
             format!("clone3(CLONE_PARENT|CLONE_PIDFD{into})")
-        },
-    )
+        })
 }
 
 fn through_intermediate(
@@ -192,23 +194,27 @@ fn through_intermediate(
 ) -> Result<Child> {
     let (ours, theirs) = Channel::pair()?;
     let cgroup = setup.entry.clone_into.as_ref().map(AsFd::as_fd);
-    let child = match clone(main.single, cgroup).at("fork intermediate")? {
+    let born = SharedPid::new().call(|| "mmap(MAP_SHARED|MAP_ANONYMOUS)".into())?;
+    let child = match clone(main.single, cgroup, None).at("fork intermediate")? {
         Forked::Parent { pid, pidfd } => Child { pid, pidfd },
         Forked::Child(single) => {
             fork::leave_main(&single, main, &[&ours, tenant_ours]);
-            lead_in(setup, &theirs, tenant_theirs, &single)
+            lead_in(setup, &theirs, tenant_theirs, &single, &born)
         }
     };
     drop((setup, theirs, tenant_theirs));
     fork::undo_by_killing(&child, undo)?;
     main.announce(&child, Role::Intermediate)?;
     let Terms { witness, deadline } = terms;
-    match Peer::<Mapping>::new("intermediate", ours, child, witness, deadline).wish()? {
-        Wish::Forked(tenant) => Ok(tenant),
-        Wish::Map | Wish::OffsetTime => {
+    let peer = Peer::<Mapping>::new("intermediate", ours, child, witness, deadline);
+    let tenant = match peer.wish() {
+        Ok(Wish::Forked(tenant)) => Ok(tenant),
+        Ok(Wish::Map | Wish::OffsetTime) => {
             Err(Error::new(Kind::Corrupt("the intermediate of an exec asked for maps".into())))
         }
-    }
+        Err(error) => Err(error),
+    };
+    tenant.map_err(|error| fork::claim_born(main, &born, undo, error))
 }
 
 /// The whole life of an exec's intermediate.
@@ -217,6 +223,7 @@ fn lead_in(
     main: &Channel,
     tenant_channel: Channel,
     single: &SingleThreaded,
+    born: &SharedPid,
 ) -> ! {
     super::set_name(c"inter:entry");
     let parent = ToParent { channel: main };
@@ -225,7 +232,7 @@ fn lead_in(
         .join_self()
         .at("join cgroup")
         .and_then(|()| join(&setup, single))
-        .and_then(|()| clone(single, None).at("fork tenant"));
+        .and_then(|()| clone(single, None, Some(born)).at("fork tenant"));
     let told = match forked {
         Ok(Forked::Child(single)) => {
             crate::sys::fd::close_inherited(&single, main.as_fd());
@@ -260,13 +267,17 @@ fn join(setup: &Setup<'_>, single: &SingleThreaded) -> Result<()> {
 fn tenant(setup: Setup<'_>, channel: &Channel, single: &SingleThreaded) -> ! {
     super::set_name(c"tenant:entry");
     let main = ToParent { channel };
-    match establish(setup, &main) {
+    match establish(setup, &main, single) {
         Ok(target) => target.serve(single, || Ok(())),
         Err(error) => target::fail(&main, error),
     }
 }
 
-fn establish<'a>(setup: Setup<'a>, main: &ToParent<'a>) -> Result<Target<'a>> {
+fn establish<'a>(
+    setup: Setup<'a>,
+    main: &ToParent<'a>,
+    single: &SingleThreaded,
+) -> Result<Target<'a>> {
     let Setup { state, process, entry, stdio: streams, handover, .. } = setup;
     stdio::new_session()?;
     let affinity = &process.exec_cpu_affinity;
@@ -282,6 +293,7 @@ fn establish<'a>(setup: Setup<'a>, main: &ToParent<'a>) -> Result<Target<'a>> {
     let procfs = Procfs::open()?;
     let console = connect(process, streams).at("standard streams")?;
     super::set_name(c"tenant:identity");
+    let handover = handover.settle(single, main.channel)?;
     let target = Target::establish(
         process,
         &state.container.id,

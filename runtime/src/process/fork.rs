@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags};
 
 use super::channel::{Channel, Deadline};
 use super::death::Witness;
@@ -20,6 +21,7 @@ use crate::cgroup::OomKills;
 use crate::error::{At, Call, Error, Kind, Result};
 use crate::plan::{IdMaps, Namespace, Namespaces, Plan};
 use crate::sys::process::{self, Clone, Forked, SingleThreaded};
+use crate::sys::shared_pid::SharedPid;
 
 /// How long a killed process may take to be gone, in milliseconds: its namespaces and mounts go
 /// with it.
@@ -80,17 +82,40 @@ fn through_intermediate(
 ) -> Result<Child> {
     let plan = setup.plan;
     let (ours, theirs) = Channel::pair()?;
+    let born = SharedPid::new().call(|| "mmap(MAP_SHARED|MAP_ANONYMOUS)".into())?;
     let child = match clone_init(main, super::CLONE_PARENT, &setup).at("fork intermediate")? {
         Forked::Parent { pid, pidfd } => Child { pid, pidfd },
         Forked::Child(single) => {
             leave_main(&single, main, &[&ours, init_ours]);
-            intermediate::run(setup, &theirs, init_theirs, &single)
+            intermediate::run(setup, &theirs, init_theirs, &single, &born)
         }
     };
     drop((setup, theirs, init_theirs));
     undo_by_killing(&child, undo)?;
     main.announce(&child, Role::Intermediate)?;
-    fulfil(main, plan, Peer::new("intermediate", ours, child, terms.witness, terms.deadline))
+    let peer = Peer::new("intermediate", ours, child, terms.witness, terms.deadline);
+    fulfil(main, plan, peer).map_err(|error| claim_born(main, &born, undo, error))
+}
+
+/// Where the intermediate failed or died after it had forked: the daemon has a child that it must
+/// hear of, or that child is a zombie for ever, and the end of a pid namespace waits for it.
+pub(super) fn claim_born(
+    main: &Main<'_>,
+    born: &SharedPid,
+    undo: &mut Undo<'_>,
+    error: Error,
+) -> Error {
+    let Some(pid) = born.get() else { return error };
+    let claimed = Pid::from_raw(pid)
+        .ok_or(Errno::INVAL)
+        .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()))
+        .call(|| format!("pidfd_open({pid})"))
+        .and_then(|pidfd| {
+            let child = Child { pid, pidfd };
+            undo_by_killing(&child, undo)?;
+            main.announce(&child, Role::Target)
+        });
+    error.with_undo(claimed.err().into_iter().collect())
 }
 
 /// Does what the intermediate asks for until it has forked init.

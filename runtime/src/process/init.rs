@@ -73,6 +73,7 @@ fn establish<'a>(
     let (procfs, console) = build_world(plan, rootfs, &surroundings, stdio, single)?;
     super::set_name(c"init:identity");
     let filter = plan.seccomp.as_ref();
+    let handover = handover.settle(single, main.channel)?;
     let target = Target::establish(&plan.process, &plan.id, filter, handover, main, &procfs)?;
     super::set_name(c"init:ready");
     target::ready(main, console)?;

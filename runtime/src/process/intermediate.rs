@@ -19,12 +19,20 @@ use crate::apply::namespaces::{self, MOUNT, Refused, TIME, USER};
 use crate::error::{At, Call, Result};
 use crate::plan::Namespace;
 use crate::sys::process::{self, Clone, Forked, SingleThreaded};
+use crate::sys::shared_pid::SharedPid;
 
-/// The intermediate's whole life. `main` is its own channel, `init` the end that init will use.
-pub(super) fn run(setup: Setup<'_>, main: &Channel, init: Channel, single: &SingleThreaded) -> ! {
+/// The intermediate's whole life. `main` is its own channel, `init` the end that init will use;
+/// init's pid comes into `born`.
+pub(super) fn run(
+    setup: Setup<'_>,
+    main: &Channel,
+    init: Channel,
+    single: &SingleThreaded,
+    born: &SharedPid,
+) -> ! {
     super::set_name(c"inter:cgroup");
     let parent = ToParent { channel: main };
-    let told = match fork_init(setup, &parent, init, single) {
+    let told = match fork_init(setup, &parent, init, single, born) {
         Ok(child) => parent.tell(&ToMain::InitForked { pid: child.pid }, &[child.pidfd.as_fd()]),
         Err(error) => parent.tell(&ToMain::Failed(error), &[]),
     };
@@ -36,6 +44,7 @@ fn fork_init(
     main: &ToParent<'_>,
     init: Channel,
     single: &SingleThreaded,
+    born: &SharedPid,
 ) -> Result<Child> {
     setup.entry.join_self().at("join cgroup")?;
     super::set_name(c"inter:namespace");
@@ -52,7 +61,7 @@ fn fork_init(
     }
     super::set_name(c"inter:fork");
     let flags = super::CLONE_PARENT | namespaces::flags_at_clone(wanted);
-    let forked = process::clone3(single, &Clone { flags, ..Clone::default() })
+    let forked = process::clone3(single, &Clone { flags, told: Some(born), ..Clone::default() })
         .call(|| format!("clone3({flags:#x})"))
         .at("fork init")?;
     match forked {

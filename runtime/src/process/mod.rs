@@ -15,6 +15,8 @@ mod death;
 mod exec;
 mod fork;
 mod gate;
+#[cfg(feature = "hold")]
+mod hold;
 mod hooks;
 mod init;
 mod intermediate;

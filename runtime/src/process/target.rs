@@ -30,42 +30,68 @@ pub(super) struct Handover {
 }
 
 impl Handover {
-    /// Makes way for the extra descriptors: all that is needed until the execve is above their
-    /// future places.
-    fn settle(self, daemon: &Channel) -> Result<(Starter<'_>, Vec<OwnedFd>)> {
-        let above = FIRST_EXTRA + u32::try_from(self.extra.len()).unwrap_or(u32::MAX);
-        let starter = match self.gate.map(Gate::into_channels) {
-            Some((hear, speak)) => Starter::Gate { hear, speak },
-            None => Starter::Daemon(daemon),
-        };
+    /// Decides what is open at the execve, before a filter may forbid close_range(2), which is
+    /// newer than many profiles: all that is open is close-on-exec from here on, and above the
+    /// future places of the extra descriptors.
+    pub(super) fn settle<'a>(
+        self,
+        single: &SingleThreaded,
+        daemon: &'a Channel,
+    ) -> Result<Settled<'a>> {
+        // All are close-on-exec already, by how they were opened. This is for the one that some
+        // day is not (CVE-2024-21626).
+        process::close_from(single, FIRST_EXTRA, CloseHow::OnExec)
+            .call(|| format!("close_range({FIRST_EXTRA}, ~0, CLOSE_RANGE_CLOEXEC)"))?;
+        let gate = self.gate.map(Gate::into_channels);
         if self.extra.is_empty() {
-            return Ok((starter, self.extra));
+            let starter = gate.map_or(Starter::Daemon(daemon), Starter::gate);
+            return Ok(Settled { starter, extra: self.extra });
         }
-        let (hear, speak) = (starter.hear().above(above)?, starter.speak().above(above)?);
+        let above = FIRST_EXTRA + u32::try_from(self.extra.len()).unwrap_or(u32::MAX);
+        let (hear, speak) = gate.as_ref().map_or((daemon, daemon), |(hear, speak)| (hear, speak));
+        let starter = Starter::gate((hear.above(above)?, speak.above(above)?));
         let extra =
             self.extra.iter().map(|fd| super::fd_above(fd, above)).collect::<Result<_>>()?;
-        Ok((Starter::Gate { hear, speak }, extra))
+        Ok(Settled { starter, extra })
     }
+}
+
+/// A [`Handover`] for which all is prepared.
+pub(super) struct Settled<'a> {
+    starter: Starter<'a>,
+    extra: Vec<OwnedFd>,
 }
 
 /// By what a process hears of its start, and tells how it went.
 enum Starter<'a> {
     Daemon(&'a Channel),
-    Gate { hear: Channel, speak: Channel },
+    Gate { hear: Option<Channel>, speak: Channel },
 }
 
 impl Starter<'_> {
-    fn hear(&self) -> &Channel {
+    fn gate((hear, speak): (Channel, Channel)) -> Self {
+        Starter::Gate { hear: Some(hear), speak }
+    }
+
+    fn hear(&self) -> Result<Option<ToTarget>> {
         match self {
-            Starter::Daemon(channel) => channel,
-            Starter::Gate { hear, .. } => hear,
+            Starter::Daemon(channel) => channel.await_word(),
+            Starter::Gate { hear, .. } => hear.as_ref().map_or(Ok(None), |hear| hear.await_word()),
         }
     }
 
-    fn speak(&self) -> &Channel {
+    fn say(&self, word: &FromStarted) -> Result<()> {
         match self {
-            Starter::Daemon(channel) => channel,
-            Starter::Gate { speak, .. } => speak,
+            Starter::Daemon(channel) => channel.say(word),
+            Starter::Gate { speak, .. } => speak.say(word),
+        }
+    }
+
+    /// Closes the gate behind a start: an execve closes both of its FIFOs in no certain order,
+    /// and who has seen the end of one must not find somebody waiting at the other.
+    fn close_gate(&mut self) {
+        if let Starter::Gate { hear, .. } = self {
+            drop(hear.take());
         }
     }
 }
@@ -73,8 +99,7 @@ impl Starter<'_> {
 /// A process that has only to execute the user's program.
 pub(super) struct Target<'a> {
     program: Program,
-    starter: Starter<'a>,
-    extra: Vec<OwnedFd>,
+    handover: Settled<'a>,
     /// A filter that is loaded as the last thing, so that it need not allow what comes before.
     filter: Option<&'a Seccomp>,
 }
@@ -85,11 +110,10 @@ impl<'a> Target<'a> {
         plan: &'a Process,
         id: &str,
         filter: Option<&'a Seccomp>,
-        handover: Handover,
-        main: &ToParent<'a>,
+        handover: Settled<'a>,
+        main: &ToParent<'_>,
         procfs: &Procfs,
     ) -> Result<Target<'a>> {
-        let (starter, extra) = handover.settle(main.channel).at("extra descriptors")?;
         if plan.new_keyring {
             keyring::join(id).at("session keyring")?;
         }
@@ -112,30 +136,30 @@ impl<'a> Target<'a> {
         if let Some(filter) = early.filter(|_| plan.no_new_privileges) {
             load(filter, main)?;
         }
-        Ok(Target { program, starter, extra, filter: filter.filter(|_| early.is_none()) })
+        Ok(Target { program, handover, filter: filter.filter(|_| early.is_none()) })
     }
 
     /// Waits for start, and executes the program after `before` has been done. Never returns.
-    pub(super) fn serve(self, single: &SingleThreaded, before: impl FnOnce() -> Result<()>) -> ! {
-        match self.starter.hear().await_word::<ToTarget>() {
+    pub(super) fn serve(
+        mut self,
+        single: &SingleThreaded,
+        before: impl FnOnce() -> Result<()>,
+    ) -> ! {
+        match self.handover.starter.hear() {
             Ok(Some(ToTarget::Start)) => {}
             // Nobody will ever start it: the container is being deleted, or its daemon is dead.
             Ok(None) | Err(_) => process::exit(0),
         }
         let Err(error) = before().and_then(|()| self.execute(single));
-        drop(self.starter.speak().say(&FromStarted::Failed(error)));
+        drop(self.handover.starter.say(&FromStarted::Failed(error)));
         process::exit(1)
     }
 
-    fn execute(&self, single: &SingleThreaded) -> Result<std::convert::Infallible> {
-        let behind = FIRST_EXTRA + u32::try_from(self.extra.len()).unwrap_or(u32::MAX);
-        fd::lay_out(single, &self.extra, FIRST_EXTRA)
-            .call(|| format!("dup2(fd, {FIRST_EXTRA}…{behind})"))?;
-        // All are close-on-exec already, by how they were opened. This is for the one that some
-        // day is not (CVE-2024-21626).
-        process::close_from(single, behind, CloseHow::OnExec)
-            .call(|| format!("close_range({behind}, ~0, CLOSE_RANGE_CLOEXEC)"))?;
-        self.starter.speak().say(&FromStarted::Executing)?;
+    fn execute(&mut self, single: &SingleThreaded) -> Result<std::convert::Infallible> {
+        fd::lay_out(single, &self.handover.extra, FIRST_EXTRA)
+            .call(|| format!("dup2(fd, {FIRST_EXTRA}…)"))?;
+        self.handover.starter.close_gate();
+        self.handover.starter.say(&FromStarted::Executing)?;
         process::default_sigpipe();
         if let Some(filter) = self.filter {
             seccomp::load(filter).at("seccomp")?;

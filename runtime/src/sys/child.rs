@@ -48,6 +48,16 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno
     Errno::result(result).map(drop)
 }
 
+/// Whether a child that has not been reaped has begun to end: PF_EXITING of linux/sched.h, in
+/// field 9 of /proc/pid/stat. Its descriptors are closed after that, and its pidfd polls readable
+/// only at the end. A child that cannot be read has ended.
+pub fn is_ending(pid: i32) -> bool {
+    const PF_EXITING: u64 = 0x4;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    let flags = stat.ok().and_then(|stat| crate::container::stat_field::<u64>(&stat, 9));
+    flags.is_none_or(|flags| flags & PF_EXITING != 0)
+}
+
 /// Starts a program with default signals, /dev/null as 0, 1 and 2, and `fds` from 3 on.
 ///
 /// posix_spawn(3) shares memory until the execve (CLONE_VFORK): nothing is copied, and a program
@@ -127,6 +137,19 @@ mod tests {
             let status = waitid(id, WaitIdOptions::EXITED).unwrap();
             assert_eq!(status.unwrap().exit_status(), Some(0));
         });
+    }
+
+    #[test]
+    fn a_child_that_has_ended_is_ending_and_one_that_runs_is_not() {
+        let nothing: [CString; 0] = [];
+        let args = [c("sleep"), c("100")];
+        let child = spawn(&c("/bin/sleep"), &args, &nothing, &[]).unwrap();
+        assert!(!is_ending(child.pid));
+        pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL).unwrap();
+        let id = WaitId::PidFd(child.pidfd.as_fd());
+        waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
+        assert!(is_ending(child.pid));
+        waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED).unwrap();
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod procfs;
 pub mod rlimit;
 pub mod sched;
 pub mod seccomp;
+pub mod shared_pid;
 pub mod socket;
 #[cfg(test)]
 pub(crate) mod testing;

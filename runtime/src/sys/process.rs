@@ -7,6 +7,8 @@ use std::ptr;
 
 use nix::errno::Errno;
 
+use super::shared_pid::SharedPid;
+
 /// Proof that this process has exactly one thread.
 ///
 /// A fork of a process with several threads copies locks that other threads hold (malloc's among
@@ -35,6 +37,8 @@ pub struct Clone<'a> {
     pub exit_signal: i32,
     /// cgroup v2 directory to be born in (CLONE_INTO_CGROUP, Linux 5.7).
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// Where the child's pid is to be found by others who share it, from the child's first moment.
+    pub told: Option<&'a SharedPid>,
 }
 
 /// Who returns from [`clone3`].
@@ -68,8 +72,12 @@ pub fn clone3(_single: &SingleThreaded, clone: &Clone<'_>) -> Result<Forked, Err
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
+    if let Some(told) = clone.told {
+        args.flags |= libc::CLONE_PARENT_SETTID as u64;
+        args.parent_tid = told.address();
+    }
     // SAFETY: no CLONE_VM, CLONE_THREAD or new stack is asked for (flags are namespaces,
-    // CLONE_PARENT and the two above), so the child goes on with its own copy of this memory;
+    // CLONE_PARENT and those above), so the child goes on with its own copy of this memory;
     // `_single` says that no other thread can be in the middle of something.
     let pid =
         unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };

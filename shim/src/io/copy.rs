@@ -6,6 +6,7 @@
 //! but its source is read on: a process must not block for ever on output that nobody can take.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use runtime::{Call, Error, Result};
 use rustix::io::Errno;
@@ -28,7 +29,7 @@ const TURN: u32 = 16;
 #[derive(Debug)]
 pub(super) enum Sink {
     /// A pipe or fifo, non-blocking.
-    Pipe(AsyncFd<OwnedFd>),
+    Pipe(Arc<AsyncFd<OwnedFd>>),
     /// A file or device that takes everything at once.
     File(OwnedFd),
 }
@@ -39,20 +40,34 @@ impl Sink {
     /// # Errors
     /// epoll_ctl(2).
     pub(super) fn pipe(fd: OwnedFd) -> Result<Sink> {
-        Ok(Sink::Pipe(readiness::register(fd, Interest::WRITABLE)?))
+        Ok(Sink::Pipe(Arc::new(readiness::register(fd, Interest::WRITABLE)?)))
+    }
+
+    /// All has been written. A client that has not opened the fifo yet (it opens it beside the
+    /// start, and a short process may be faster) finds it there all the same.
+    async fn give_up(self) {
+        let Sink::Pipe(pipe) = self else { return };
+        // Who else looks at it does so for a moment, and not while this task runs.
+        let Some(pipe) = Arc::into_inner(pipe) else { return };
+        if let Err(error) = fifo::release(pipe.into_inner()).await {
+            warn!(%error, "unread output is lost");
+        }
     }
 }
 
 /// Moves a pipe's content until its end, whatever becomes of the sink.
-pub(super) async fn drain_pipe(source: AsyncFd<OwnedFd>, sink: Sink) {
+pub(super) async fn drain_pipe(source: Arc<AsyncFd<OwnedFd>>, sink: Sink) {
     let moved = match &sink {
         Sink::Pipe(pipe) => splice_all(&source, pipe).await,
         Sink::File(file) => append_all(&source, file).await,
     };
-    if let Err(error) = moved {
-        warn!(%error, "output is thrown away from here on");
-        drop(sink);
-        discard(&source).await;
+    match moved {
+        Ok(()) => sink.give_up().await,
+        Err(error) => {
+            warn!(%error, "output is thrown away from here on");
+            drop(sink);
+            discard(&source).await;
+        }
     }
 }
 
@@ -160,7 +175,7 @@ pub(super) async fn drain_console(master: &AsyncFd<OwnedFd>, mut sink: Option<Si
     loop {
         let Ok(mut readable) = master.readable().await else { return };
         let length = match rustix::io::read(master.get_ref(), buffer.as_mut_slice()) {
-            Ok(0) | Err(Errno::IO) => return,
+            Ok(0) | Err(Errno::IO) => break,
             Ok(length) => length,
             Err(Errno::AGAIN) => {
                 readable.clear_ready();
@@ -176,6 +191,9 @@ pub(super) async fn drain_console(master: &AsyncFd<OwnedFd>, mut sink: Option<Si
             sink = None;
         }
         turn.end().await;
+    }
+    if let Some(sink) = sink {
+        sink.give_up().await;
     }
 }
 

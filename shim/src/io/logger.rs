@@ -122,10 +122,15 @@ impl Logger {
         };
         match (length, how) {
             (0, Ready::Byte) => Err(died()),
-            // A close may be the kernel's, for a process that has just ended.
-            (0, Ready::Close) if self.process.has_ended() => Err(died()),
+            // A close may be the kernel's, for a process that is about to end.
+            (0, Ready::Close) if self.is_ending() => Err(died()),
             _ => Ok(()),
         }
+    }
+
+    fn is_ending(&self) -> bool {
+        let pid = i32::try_from(self.process.pid()).unwrap_or_default();
+        self.process.has_ended() || runtime::sys::child::is_ending(pid)
     }
 
     /// Ends it: the process's ends of the pipes are closed by now. Returns when it is gone.

@@ -19,6 +19,7 @@ mod copy;
 mod fifo;
 mod logger;
 mod stdin;
+mod untaken;
 mod uri;
 
 #[cfg(test)]
@@ -40,6 +41,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 pub(crate) use fifo::Owner;
+pub(crate) use untaken::Untaken;
 
 use crate::readiness;
 use crate::reaper::Reaper;
@@ -268,6 +270,7 @@ impl Prepared {
         drop(self.ends);
         let console = console.map(open_console).transpose()?;
         let mut io = ProcessIo {
+            untaken: Untaken::default(),
             console: console.clone(),
             waiting: None,
             stdin: None,
@@ -287,15 +290,25 @@ impl Prepared {
         let mut console_sink = None;
         for output in self.outputs {
             match output {
-                Output::Hold(fd) => io.holds.push(fd),
+                Output::Hold(fd) => {
+                    let fd = Arc::new(fd);
+                    io.untaken.direct(&fd);
+                    io.holds.push(fd);
+                }
                 Output::Copy { source, sink } => {
-                    let source = readiness::register(source, Interest::READABLE)?;
+                    let source = Arc::new(readiness::register(source, Interest::READABLE)?);
+                    io.untaken.copied(&source);
+                    io.untaken_in(&sink);
                     io.copies.spawn(copy::drain_pipe(source, sink));
                 }
-                Output::Console(sink) => console_sink = Some(sink),
+                Output::Console(sink) => {
+                    io.untaken_in(&sink);
+                    console_sink = Some(sink);
+                }
             }
         }
         if let Some(master) = console {
+            io.untaken.copied(&master);
             // Without a sink it is read all the same: a process that writes must not block.
             io.copies.spawn(async move { copy::drain_console(&master, console_sink).await });
         }
@@ -331,17 +344,29 @@ fn append_to(path: &Path) -> Result<OwnedFd> {
 /// The streams of a process that exists.
 #[derive(Debug)]
 pub(crate) struct ProcessIo {
+    untaken: Untaken,
     console: Option<Arc<AsyncFd<OwnedFd>>>,
     /// Until the process is started.
     waiting: Option<Waiting>,
     stdin: Option<Stdin>,
-    holds: Vec<OwnedFd>,
+    holds: Vec<Arc<OwnedFd>>,
     copies: JoinSet<()>,
     releases: JoinSet<()>,
     logger: Option<Logger>,
 }
 
 impl ProcessIo {
+    /// What a client may still have to take when the process ends.
+    pub(crate) fn untaken(&self) -> Untaken {
+        self.untaken.clone()
+    }
+
+    fn untaken_in(&mut self, sink: &Sink) {
+        if let Sink::Pipe(pipe) = sink {
+            self.untaken.copied(pipe);
+        }
+    }
+
     /// Sets the terminal's size. Nothing happens without one.
     ///
     /// # Errors
@@ -380,6 +405,7 @@ impl ProcessIo {
         self.console = None;
         for hold in self.holds.drain(..) {
             // A logger's pipe has its reader, and is closed at once.
+            let Some(hold) = Arc::into_inner(hold) else { continue };
             self.releases.spawn(async move {
                 if let Err(error) = fifo::release(hold).await {
                     warn!(%error, "unread output is lost");

@@ -19,7 +19,7 @@ use crate::bridge::{
     Start, UpdateRequest, WhenPaused,
 };
 use crate::exit_file;
-use crate::io::{self, ProcessIo, Role, Subject};
+use crate::io::{self, ProcessIo, Role, Subject, Untaken};
 use crate::oom;
 use crate::reaper::{Exit, Process};
 
@@ -93,7 +93,7 @@ pub(super) fn start(daemon: Arc<Daemon>, container: Arc<Container>, init: Init) 
     let handle = Handle::new(Arc::clone(&container), mailbox.clone());
     let context = Context { daemon, container, mailbox };
     let process = init.process.clone();
-    tokio::spawn(await_exit(context.clone(), INIT, process));
+    tokio::spawn(await_exit(context.clone(), INIT, process, init.io.untaken()));
     let oom = watch_oom(&context.container);
     let held = HashMap::from([(INIT, Held { process: init.process, io: Some(init.io) })]);
     let actor = Actor { context, machine: init.machine, held, start: Some(init.start), oom };
@@ -117,8 +117,9 @@ async fn oom_ready(watch: &mut Option<oom::Watch>) {
     }
 }
 
-async fn await_exit(context: Context, key: Key, mut process: Process) {
+async fn await_exit(context: Context, key: Key, mut process: Process, output: Untaken) {
     let exit = process.exited().await;
+    output.taken().await;
     context.report(Report::Exited(key, exit));
 }
 
@@ -263,10 +264,11 @@ impl Actor {
             match make_exec(&context, &init, &new).await {
                 Ok((process, io)) => {
                     let pid = process.pid();
+                    let output = io.untaken();
                     let held = Held { process: process.clone(), io: Some(io) };
                     drop(context.mailbox.send(Message::Made(key, held)));
                     context.report(Report::ExecStarted(key, Ok(pid)));
-                    await_exit(context, key, process).await;
+                    await_exit(context, key, process, output).await;
                 }
                 Err(error) => context.report(Report::ExecStarted(key, Err(error))),
             }

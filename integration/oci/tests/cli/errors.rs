@@ -45,6 +45,19 @@ fn a_create_that_fails_leaves_nothing() {
 }
 
 #[test]
+fn a_create_whose_main_is_killed_leaves_nothing() {
+    let bench = Bench::new();
+    bench.change(|config| {
+        let hook = serde_json::json!({"path": "/bin/sh", "args": ["sh", "-c", "kill -9 $PPID"]});
+        config["hooks"] = serde_json::json!({"createRuntime": [hook]});
+    });
+    let create = ["create", "--bundle", &bench.bundle(), "c"];
+    bench.oci(&create).fails("main ended before it answered");
+    bench.oci(&["state", "c"]).fails("container does not exist");
+    bench.finish();
+}
+
+#[test]
 fn a_bundle_without_a_specification_is_refused_with_its_path() {
     let bench = Bench::new();
     fs::remove_file(bench.dir.join("bundle/config.json")).unwrap();

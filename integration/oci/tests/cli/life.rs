@@ -89,8 +89,10 @@ fn a_signal_to_run_reaches_the_program() {
 #[test]
 fn run_of_a_program_that_is_killed_ends_with_128_and_the_signal() {
     let bench = Bench::new();
+    bench.script("echo ready; exec sleep 1000");
     let running = bench.start_run(&[]);
-    until("it runs", || bench.oci(&["kill", "c", "9"]).status.success());
+    until("it runs", || running.out() == "ready\n");
+    bench.oci(&["kill", "c", "9"]).ok();
     running.finish().exits(137);
     bench.finish();
 }

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use rustix::pty::OpenptFlags;
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -34,6 +35,12 @@ fn received(listener: &UnixListener) -> File {
         _ => None,
     });
     File::from(fd.expect("a descriptor"))
+}
+
+/// Whether there is something to read in a minute.
+fn readable(file: &File) -> bool {
+    let timeout = Timespec { tv_sec: 60, tv_nsec: 0 };
+    poll(&mut [PollFd::new(file, PollFlags::IN)], Some(&timeout)).unwrap() > 0
 }
 
 /// All that is shown until the last user of the terminal is gone (EIO).
@@ -106,7 +113,7 @@ fn in_the_foreground_the_terminal_is_our_own() {
     let mut buffer = [0; 256];
     let mut expect = |text: &str, master: &mut File| {
         while !seen.contains(text) {
-            let length = master.read(&mut buffer).unwrap_or(0);
+            let length = if readable(master) { master.read(&mut buffer).unwrap_or(0) } else { 0 };
             assert!(length > 0, "{text:?} is not shown: {seen:?}");
             seen.push_str(&String::from_utf8_lossy(&buffer[..length]));
         }

@@ -17,7 +17,7 @@ fn map(container: u32, host: u32, size: u32) -> IdMap {
 /// Looks at a process that waits in a new user namespace.
 fn with_new_namespace(single: &SingleThreaded, look: impl FnOnce(i32, BorrowedFd<'_>)) {
     let (waits, releases) = pipe_with(PipeFlags::CLOEXEC).unwrap();
-    let clone = Clone { flags: NEWUSER, exit_signal: Signal::CHILD.as_raw(), cgroup: None };
+    let clone = Clone { flags: NEWUSER, exit_signal: Signal::CHILD.as_raw(), ..Clone::default() };
     match process::clone3(single, &clone).unwrap() {
         Forked::Child(_) => {
             drop(releases);

@@ -1,0 +1,31 @@
+//! For tests of deaths, in a build with the feature `hold` alone: holds a process of the chain
+//! before it sends a message.
+//!
+//! `MYSHIM_HOLD` in the daemon's environment is `NAME/MESSAGE`: the process whose name begins with
+//! NAME waits before it sends MESSAGE, for example `inter/InitForked`. SIGPWR is blocked while it
+//! waits, by which it can be told from outside (SigBlk of /proc/pid/status); SIGCONT lets it go on.
+//! It cannot stop itself: the kernel spares pid 1 of a pid namespace its own SIGSTOP.
+
+use nix::sys::signal::{SigSet, Signal};
+
+/// `bytes` is a message as it goes over a channel: a tag, and JSON that begins with its name.
+pub(super) fn before_sending(bytes: &[u8]) {
+    let Ok(wanted) = std::env::var("MYSHIM_HOLD") else { return };
+    let Some((name, message)) = wanted.split_once('/') else { return };
+    let text = String::from_utf8_lossy(bytes.get(1..).unwrap_or_default());
+    let is_message = text.trim_start_matches(['{', '"']).split('"').next() == Some(message);
+    // Fails for a bad pointer only; then it is the name of none.
+    let own = rustix::thread::name().unwrap_or_default();
+    if is_message && own.to_bytes().starts_with(name.as_bytes()) {
+        // None of the calls can fail with these arguments.
+        wait().unwrap_or_default();
+    }
+}
+
+fn wait() -> nix::Result<()> {
+    let go: SigSet = [Signal::SIGCONT].into_iter().collect();
+    let blocked: SigSet = [Signal::SIGCONT, Signal::SIGPWR].into_iter().collect();
+    blocked.thread_block()?;
+    go.wait()?;
+    blocked.thread_unblock()
+}
