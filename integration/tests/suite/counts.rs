@@ -28,7 +28,7 @@ const CREATE: usize = 263;
 /// Of an exec.
 const EXEC: usize = 111;
 /// Of the delete of a container that has ended.
-const DELETE: usize = 18;
+const DELETE: usize = 19;
 
 fn a_create_an_exec_and_a_delete_take_few_system_calls(t: &Test) {
     let sink = EventSink::listen(t);
@@ -83,6 +83,10 @@ fn count(t: &Test, spawner: u32, work: impl FnOnce()) -> BTreeMap<String, usize>
     let strace = Running::start(strace);
     wait::until_true("strace is attached", || strace.err_so_far().contains("attached"));
     work();
+    // Main answers before it ends.
+    let daemon = Process::read(spawner).unwrap().parent;
+    let is_main = |p: &Process| p.parent == daemon && p.comm == "myshim:main";
+    wait::until_true("main ends", || !Process::all().values().any(is_main));
     strace.signal(Signal::INT);
     drop(strace.finish(wait::SOON));
     parse(&file, spawner)
