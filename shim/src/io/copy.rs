@@ -56,13 +56,16 @@ impl Sink {
 }
 
 /// Moves a pipe's content until its end, whatever becomes of the sink.
-pub(super) async fn drain_pipe(source: Arc<AsyncFd<OwnedFd>>, sink: Sink) {
+pub(super) async fn drain_pipe(source: Arc<AsyncFd<OwnedFd>>, sink: Sink, drained: Drained) {
     let moved = match &sink {
         Sink::Pipe(pipe) => splice_all(&source, pipe).await,
         Sink::File(file) => append_all(&source, file).await,
     };
     match moved {
-        Ok(()) => sink.give_up().await,
+        Ok(()) => {
+            drop(drained);
+            sink.give_up().await;
+        }
         Err(error) => {
             warn!(%error, "output is thrown away from here on");
             drop(sink);
@@ -70,6 +73,10 @@ pub(super) async fn drain_pipe(source: Arc<AsyncFd<OwnedFd>>, sink: Sink) {
         }
     }
 }
+
+/// Held until all output of a stream has been passed on. What may come after that is the wait for
+/// a client that has not opened its end.
+pub(super) type Drained = tokio::sync::oneshot::Sender<()>;
 
 /// Moves from pipe to pipe until the source's end. May be dropped at any await without a loss.
 ///
@@ -169,7 +176,11 @@ pub(super) async fn discard(source: &AsyncFd<OwnedFd>) {
 
 /// Moves a terminal's output until all its processes have closed it (EIO), whatever becomes of
 /// the sink.
-pub(super) async fn drain_console(master: &AsyncFd<OwnedFd>, mut sink: Option<Sink>) {
+pub(super) async fn drain_console(
+    master: &AsyncFd<OwnedFd>,
+    mut sink: Option<Sink>,
+    drained: Drained,
+) {
     let mut turn = Turn::default();
     let mut buffer = Box::new([0; BUFFER]);
     loop {
@@ -192,6 +203,7 @@ pub(super) async fn drain_console(master: &AsyncFd<OwnedFd>, mut sink: Option<Si
         }
         turn.end().await;
     }
+    drop(drained);
     if let Some(sink) = sink {
         sink.give_up().await;
     }

@@ -101,15 +101,16 @@ fn open(path: &Path, flags: OFlags) -> Result<OwnedFd> {
 
 /// Gives up a fifo that no process writes to any more: its reader gets to the end.
 ///
-/// When no client reads at present (containerd is being restarted) and something is in it, it is
-/// kept until a client has come, or the future is dropped: the kernel throws away
-/// what is in a fifo that nobody has open. There is nothing to await for that, so this looks from
-/// time to time, in this rare case only.
+/// When no client has it open at present (its open is slower than the process was, or containerd
+/// is being restarted), it is kept until one has come, or the future is dropped: the kernel throws
+/// away what is in a fifo that nobody has open, and an open for reading waits for a writer, for
+/// ever if there will be none. There is nothing to await for that, so this looks from time to
+/// time, in this case only.
 pub(super) async fn release(fifo: OwnedFd) -> Result<()> {
     let writer = hold(&fifo)?;
     drop(fifo);
-    let mut pause = Duration::from_millis(50);
-    while unread(&writer)? > 0 && !has_reader(&writer)? {
+    let mut pause = Duration::from_millis(2);
+    while !has_reader(&writer)? {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(1));
     }

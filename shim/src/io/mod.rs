@@ -36,6 +36,7 @@ use runtime::{At, Call, Error, Kind, Result};
 use rustix::termios::Winsize;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::warn;
@@ -276,6 +277,7 @@ impl Prepared {
             stdin: None,
             holds: Vec::new(),
             copies: JoinSet::new(),
+            drained: Vec::new(),
             releases: JoinSet::new(),
             logger: self.logger,
         };
@@ -299,7 +301,8 @@ impl Prepared {
                     let source = Arc::new(readiness::register(source, Interest::READABLE)?);
                     io.untaken.copied(&source);
                     io.untaken_in(&sink);
-                    io.copies.spawn(copy::drain_pipe(source, sink));
+                    let drained = io.drained();
+                    io.copies.spawn(copy::drain_pipe(source, sink, drained));
                 }
                 Output::Console(sink) => {
                     io.untaken_in(&sink);
@@ -310,7 +313,10 @@ impl Prepared {
         if let Some(master) = console {
             io.untaken.copied(&master);
             // Without a sink it is read all the same: a process that writes must not block.
-            io.copies.spawn(async move { copy::drain_console(&master, console_sink).await });
+            let drained = io.drained();
+            io.copies.spawn(async move {
+                copy::drain_console(&master, console_sink, drained).await;
+            });
         }
         Ok(io)
     }
@@ -351,6 +357,8 @@ pub(crate) struct ProcessIo {
     stdin: Option<Stdin>,
     holds: Vec<Arc<OwnedFd>>,
     copies: JoinSet<()>,
+    /// End when the output of each stream has been passed on.
+    drained: Vec<oneshot::Receiver<()>>,
     releases: JoinSet<()>,
     logger: Option<Logger>,
 }
@@ -359,6 +367,12 @@ impl ProcessIo {
     /// What a client may still have to take when the process ends.
     pub(crate) fn untaken(&self) -> Untaken {
         self.untaken.clone()
+    }
+
+    fn drained(&mut self) -> copy::Drained {
+        let (held, ended) = oneshot::channel();
+        self.drained.push(ended);
+        held
     }
 
     fn untaken_in(&mut self, sink: &Sink) {
@@ -418,7 +432,12 @@ impl ProcessIo {
     /// background may hold the streams for ever. Then closes everything and ends the logger.
     pub(crate) async fn finish(mut self, limit: Duration) {
         self.exited();
-        let drained = timeout(limit, async { while self.copies.join_next().await.is_some() {} });
+        let drained = timeout(limit, async {
+            for drained in &mut self.drained {
+                // It is dropped, never sent.
+                drained.await.unwrap_or_default();
+            }
+        });
         if drained.await.is_err() {
             warn!("output is still held open by some process: closing it");
         }
