@@ -27,13 +27,21 @@ pub enum Needs {
     CgroupV1,
     /// cgroup v2 and nothing else.
     CgroupV2,
+    /// AppArmor is on.
+    AppArmor,
+    /// AppArmor is off.
+    NoAppArmor,
 }
 
 impl Needs {
     pub(crate) fn missing(self) -> Option<&'static str> {
-        match (self, host::is_pure_cgroup_v2()) {
-            (Self::CgroupV1, true) => Some("needs cgroup v1"),
-            (Self::CgroupV2, false) => Some("needs a host with cgroup v2 alone"),
+        match self {
+            Self::CgroupV1 if host::is_pure_cgroup_v2() => Some("needs cgroup v1"),
+            Self::CgroupV2 if !host::is_pure_cgroup_v2() => {
+                Some("needs a host with cgroup v2 alone")
+            }
+            Self::AppArmor if !host::has_apparmor() => Some("needs AppArmor"),
+            Self::NoAppArmor if host::has_apparmor() => Some("needs a host without AppArmor"),
             _ => None,
         }
     }

@@ -130,6 +130,13 @@ pub fn is_pure_cgroup_v2() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
+/// Whether AppArmor is the LSM that labels processes.
+#[must_use]
+pub fn has_apparmor() -> bool {
+    let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+    enabled.is_ok_and(|text| text.starts_with('Y'))
+}
+
 /// Paths below `root`, at most `depth` levels down, whose last part has `tag` in it. What is
 /// below a hit is not looked at.
 fn named(root: &Path, tag: &str, depth: usize) -> Vec<PathBuf> {

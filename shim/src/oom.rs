@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use runtime::Result;
-use runtime::cgroup::{Cgroup, OomWatch, Readiness};
+use runtime::cgroup::{Cgroup, Kills, OomWatch, Readiness};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::warn;
@@ -49,8 +49,8 @@ impl Watch {
         }
     }
 
-    /// How many processes were killed since the last time; None: there will be no more news.
-    pub(crate) fn take(&mut self) -> Option<u64> {
+    /// What was killed since the last time; None: there will be no more news.
+    pub(crate) fn take(&mut self) -> Option<Kills> {
         match self.source.get_mut().0.0.drain() {
             Ok(kills) => kills,
             Err(error) => {

@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use myshim_integration::claim::{Claim, Needs};
@@ -20,8 +19,10 @@ use myshim_integration::{Test, claims};
 use rustix::process::Signal;
 use serde_json::json;
 
-pub(crate) const CLAIMS: &[Claim] =
-    claims![a_create_an_exec_and_a_delete_take_few_system_calls.once().needs(Needs::CgroupV1)];
+pub(crate) const CLAIMS: &[Claim] = claims![
+    a_create_an_exec_and_a_delete_take_few_system_calls.once(),
+    on_v2_every_process_is_born_in_its_cgroup.once().needs(Needs::CgroupV2),
+];
 
 /// Of a create with the usual mounts, two masked and two read-only paths.
 const CREATE: usize = 263;
@@ -60,6 +61,28 @@ fn a_create_an_exec_and_a_delete_take_few_system_calls(t: &Test) {
     assert!(within, "{counted:?}, not {allowed:?}: {create:#?} {exec:#?} {delete:#?}");
 }
 
+fn on_v2_every_process_is_born_in_its_cgroup(t: &Test) {
+    let sink = EventSink::listen(t);
+    let bundle = Bundle::new(t, "web", plain);
+    let shim = Invocation::new(t, &bundle, &sink).start(Dialect::Bootstrap);
+    let id = &bundle.id;
+    let trace = trace(t, spawner(&shim, id), || {
+        shim.create(&bundle, &Stdio3::default()).unwrap();
+        shim.start(id, "").unwrap();
+        shim.exec(id, "e", &shell("exit 0"), &Stdio3::default()).unwrap();
+        shim.start(id, "e").unwrap();
+        shim.wait(id, "e").unwrap();
+        shim.delete(id, "e").unwrap();
+    });
+    crate::rpc::end(&shim, &bundle);
+    Invocation::new(t, &bundle, &sink).run("delete", b"").ok();
+    let born = trace.lines().filter(|line| line.contains("CLONE_INTO_CGROUP"));
+    assert_eq!(born.count(), 2, "init and the exec: {trace}");
+    let moves = |line: &&str| line.contains("cgroup.procs") || line.contains("cgroup.threads");
+    let moved: Vec<&str> = trace.lines().filter(moves).collect();
+    assert!(moved.is_empty(), "{moved:#?}");
+}
+
 /// Nothing that is there on one host and not on another.
 fn plain(spec: Spec) -> Spec {
     spec.args(&["sleep", "3600"])
@@ -76,6 +99,11 @@ fn spawner(shim: &Shim, id: &str) -> u32 {
 
 /// System calls by name, of what the spawner forks while `work` is done.
 fn count(t: &Test, spawner: u32, work: impl FnOnce()) -> BTreeMap<String, usize> {
+    parse(&trace(t, spawner, work), spawner)
+}
+
+/// What strace says of the spawner and what it forks while `work` is done.
+fn trace(t: &Test, spawner: u32, work: impl FnOnce()) -> String {
     let file = t.dir.join("strace");
     let mut strace = Command::new("strace");
     strace.args(["-f", "-y", "-s", "0", "-o"]).arg(&file).args(["-p", &spawner.to_string()]);
@@ -89,11 +117,10 @@ fn count(t: &Test, spawner: u32, work: impl FnOnce()) -> BTreeMap<String, usize>
     wait::until_true("main ends", || !Process::all().values().any(is_main));
     strace.signal(Signal::INT);
     drop(strace.finish(wait::SOON));
-    parse(&file, spawner)
+    fs::read_to_string(file).unwrap()
 }
 
-fn parse(file: &Path, spawner: u32) -> BTreeMap<String, usize> {
-    let text = fs::read_to_string(file).unwrap();
+fn parse(text: &str, spawner: u32) -> BTreeMap<String, usize> {
     let mut done: Vec<&str> = vec![];
     let mut calls = BTreeMap::new();
     let spawner = spawner.to_string();

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is how it fails")]
 
+mod apparmor;
 mod bad_input;
+mod cgroup_v2;
 mod cgroups;
 mod counts;
 mod crash;
@@ -18,6 +20,7 @@ mod lifecycle;
 mod mounts;
 mod net_devices;
 mod no_runc;
+mod oom;
 mod pod;
 mod process;
 mod restart;
@@ -41,8 +44,10 @@ fn main() -> ExitCode {
         process::CLAIMS,
         mounts::CLAIMS,
         cgroups::CLAIMS,
+        cgroup_v2::CLAIMS,
         seccomp::CLAIMS,
         security::CLAIMS,
+        apparmor::CLAIMS,
         hooks::CLAIMS,
         hook_lifecycle::CLAIMS,
         user_namespaces::CLAIMS,
@@ -51,6 +56,7 @@ fn main() -> ExitCode {
         settings::CLAIMS,
         io::CLAIMS,
         pod::CLAIMS,
+        oom::CLAIMS,
         bad_input::CLAIMS,
         start_dialects::CLAIMS,
         rpc::CLAIMS,

@@ -57,48 +57,48 @@ pub(crate) const CLAIMS: &[Claim] = claims![
 ];
 
 /// A shim with one created container.
-struct Rig<'a> {
+pub(crate) struct Rig<'a> {
     t: &'a Test,
-    sink: EventSink,
-    bundle: Bundle,
-    shim: Shim,
+    pub(crate) sink: EventSink,
+    pub(crate) bundle: Bundle,
+    pub(crate) shim: Shim,
 }
 
 impl<'a> Rig<'a> {
-    fn new(t: &'a Test, edit: impl FnOnce(Spec) -> Spec) -> Self {
+    pub(crate) fn new(t: &'a Test, edit: impl FnOnce(Spec) -> Spec) -> Self {
         let sink = EventSink::listen(t);
         let bundle = Bundle::new(t, "web", edit);
         let shim = Invocation::new(t, &bundle, &sink).start(Dialect::Bootstrap);
         Self { t, sink, bundle, shim }
     }
 
-    fn created(t: &'a Test, edit: impl FnOnce(Spec) -> Spec) -> Self {
+    pub(crate) fn created(t: &'a Test, edit: impl FnOnce(Spec) -> Spec) -> Self {
         let rig = Self::new(t, edit);
         rig.shim.create(&rig.bundle, &Stdio3::default()).unwrap();
         rig
     }
 
     /// Running `sleep`.
-    fn sleeping(t: &'a Test) -> Self {
+    pub(crate) fn sleeping(t: &'a Test) -> Self {
         let rig = Self::created(t, |spec| spec.args(&["sleep", "3600"]));
         rig.shim.start(rig.id(), "").unwrap();
         rig
     }
 
-    fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         &self.bundle.id
     }
 
-    fn exec(&self, exec: &str, script: &str) {
+    pub(crate) fn exec(&self, exec: &str, script: &str) {
         self.shim.exec(self.id(), exec, &shell(script), &Stdio3::default()).unwrap();
     }
 
-    fn code(&self, exec: &str) -> u32 {
+    pub(crate) fn code(&self, exec: &str) -> u32 {
         self.shim.wait(self.id(), exec).unwrap().exit_status
     }
 
     /// Ends what runs, and the shim; then what containerd does after every shim.
-    fn end(self) {
+    pub(crate) fn end(self) {
         end(&self.shim, &self.bundle);
         Invocation::new(self.t, &self.bundle, &self.sink).run("delete", b"").ok();
     }

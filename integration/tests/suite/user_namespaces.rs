@@ -29,14 +29,14 @@ pub(crate) const CLAIMS: &[Claim] = claims![
     a_map_that_cannot_be_is_refused,
 ];
 
-const BASE: u32 = 300_000;
+pub(crate) const BASE: u32 = 300_000;
 
 fn map(container: u32, host: u32, size: u32) -> Value {
     json!({"containerID": container, "hostID": host, "size": size})
 }
 
 /// Maps 0 to 65535 to [`BASE`] and on, with a root that the ids own.
-fn mapped(t: &Test, spec: Spec) -> Spec {
+pub(crate) fn mapped(t: &Test, spec: Spec) -> Spec {
     own(&t.rootfs(), BASE);
     spec.push("/linux/namespaces", json!({"type": "user"}))
         .with("/linux/uidMappings", json!([map(0, BASE, 65_536)]))

@@ -23,6 +23,7 @@ mod entry;
 mod files;
 mod freezer;
 mod layout;
+mod limit_hit;
 mod oom;
 mod path;
 mod plan;
@@ -47,7 +48,8 @@ pub use devices::{DeviceAccess, DeviceAction, DeviceClass, DevicePolicy, DeviceR
 pub use entry::Entry;
 pub use freezer::Freeze;
 pub use layout::{Access, Hierarchy, Layout};
-pub use oom::{OomKills, OomWatch, Readiness};
+pub use limit_hit::LimitHit;
+pub use oom::{Kills, OomKills, OomWatch, Readiness};
 pub use plan::{CgroupPlan, Driver};
 pub use stats::Stats;
 pub use write::{Choice, Missing, Write};

@@ -5,7 +5,8 @@
 //!  v2: memory.events itself                                      POLLPRI
 //! ```
 //!
-//! Neither needs an inotify instance, of which a user may have 128 in all.
+//! Neither needs an inotify instance, of which a user may have 128 in all. v1 counts the processes
+//! of this very cgroup, v2 those below it as well.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{OFlags, SeekFrom};
 use rustix::io::Errno;
 
+use super::limit_hit::{self, LimitHit, Limits};
 use super::{CgroupPaths, files};
 use crate::error::{At, Call, Error, Kind, Result};
 
@@ -35,8 +37,17 @@ pub enum Readiness {
 
 #[derive(Debug)]
 enum Source {
-    V1 { event: OwnedFd, control: OwnedFd, path: PathBuf },
-    V2 { events: OwnedFd, path: PathBuf },
+    V1 { event: OwnedFd, control: OwnedFd, path: PathBuf, directory: PathBuf },
+    V2 { events: OwnedFd, path: PathBuf, limits: Limits },
+}
+
+/// Processes of a container that the kernel has killed for want of memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kills {
+    /// How many.
+    pub count: u64,
+    /// Whose limit was hit.
+    pub limit: LimitHit,
 }
 
 impl OomWatch {
@@ -76,14 +87,14 @@ impl OomWatch {
         }
     }
 
-    /// How many processes were killed since the last call, in the cgroup and those below it.
-    /// `None` when the cgroup is gone: there will be no more news. To be called when the fd is
+    /// What was killed since the last call, in the cgroup and, on v2, in those below it. `None`
+    /// when the cgroup is gone: there will be no more news. To be called when the fd is
     /// ready, and once more before an exit is reported, so that no kill is told after the exit
     /// it caused. It never blocks.
     ///
     /// # Errors
     /// `Call` when the counter cannot be read.
-    pub fn drain(&mut self) -> Result<Option<u64>> {
+    pub fn drain(&mut self) -> Result<Option<Kills>> {
         let content = match self.source.take() {
             Ok(content) => content,
             Err(errno) if files::is_gone(errno) => return Ok(None),
@@ -97,7 +108,9 @@ impl OomWatch {
         })?;
         let news = count.saturating_sub(self.seen);
         self.seen = count;
-        Ok(Some(news))
+        // Whose limit it was is counted a moment before the kill, so it is asked with the kill.
+        let limit = if news == 0 { LimitHit::Own } else { self.source.limit_hit(&content) };
+        Ok(Some(Kills { count: news, limit }))
     }
 }
 
@@ -119,6 +132,13 @@ impl Source {
         files::read_fd(counter)
     }
 
+    fn limit_hit(&mut self, content: &str) -> LimitHit {
+        match self {
+            Source::V1 { directory, .. } => limit_hit::hit_v1(directory),
+            Source::V2 { limits, .. } => limits.hit(content),
+        }
+    }
+
     fn path(&self) -> std::path::Display<'_> {
         match self {
             Source::V1 { path, .. } | Source::V2 { path, .. } => path.display(),
@@ -134,21 +154,29 @@ fn watch_v1(directory: &Path) -> Result<Source> {
     let event = eventfd(0, flags).call(|| "eventfd(0, CLOEXEC|NONBLOCK)".to_owned())?;
     let registration = format!("{} {}", event.as_raw_fd(), control.as_raw_fd());
     files::write(&directory.join("cgroup.event_control"), &registration)?;
-    Ok(Source::V1 { event, control, path })
+    Ok(Source::V1 { event, control, path, directory: directory.to_owned() })
 }
 
 fn watch_v2(directory: &Path) -> Result<Source> {
     let path = directory.join("memory.events");
     let events = files::open(&path, OFlags::RDONLY | OFlags::NONBLOCK);
     let events = events.call(|| format!("open({})", path.display()))?;
-    Ok(Source::V2 { events, path })
+    let content = files::read_fd(&events).call(|| format!("read({})", path.display()))?;
+    Ok(Source::V2 { events, path, limits: Limits::of(directory, &content) })
 }
 
 /// Tells after a death whether the kernel has killed for want of memory in a cgroup meanwhile.
 #[derive(Debug)]
 pub struct OomKills {
     counter: Counter,
-    before: u64,
+    before: Counts,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    kills: u64,
+    /// How often the limit was hit, or one below it; 0 on v1.
+    limits_hit: u64,
 }
 
 #[derive(Debug)]
@@ -160,37 +188,52 @@ enum Counter {
 impl OomKills {
     /// Since the cgroup was made. Nothing is read yet. None: no hierarchy counts.
     pub fn since_birth(paths: &CgroupPaths) -> Option<OomKills> {
-        counter_of(paths).map(|path| OomKills { counter: Counter::At(path), before: 0 })
+        counter_of(paths)
+            .map(|path| OomKills { counter: Counter::At(path), before: Counts::default() })
     }
 
     /// Since now; the count can be asked for in another mount namespace. None: no hierarchy
     /// counts, or the count cannot be read.
     pub fn since_now(paths: &CgroupPaths) -> Option<OomKills> {
         let counter = files::open(&counter_of(paths)?, OFlags::RDONLY).ok()?;
-        let before = count(&files::read_fd(&counter).ok()?)?;
+        let before = Counts::parse(&files::read_fd(&counter).ok()?)?;
         Some(OomKills { counter: Counter::Open(counter), before })
     }
 
-    /// How many; 0 where that cannot be known.
-    pub fn count(&self) -> u64 {
+    /// What killed, in words; None when there was none or that cannot be known.
+    pub fn explain(&self) -> Option<&'static str> {
         let content = match &self.counter {
             Counter::At(path) => files::try_read(path),
             Counter::Open(file) => {
                 rustix::fs::seek(file, SeekFrom::Start(0)).and_then(|_| files::read_fd(file))
             }
         };
-        let now = content.ok().and_then(|content| count(&content));
-        now.unwrap_or_default().saturating_sub(self.before)
+        let content = content.ok()?;
+        let now = Counts::parse(&content)?;
+        if now.kills <= self.before.kills {
+            return None;
+        }
+        let tells = files::flat_value(&content, "oom").is_some();
+        Some(match (tells, now.limits_hit > self.before.limits_hit) {
+            (true, true) => "killed by the kernel in the container's cgroup, at its memory limit",
+            (true, false) => {
+                "killed by the kernel in the container's cgroup, at a memory limit above it or the host's"
+            }
+            (false, _) => "killed by the kernel in the container's cgroup",
+        })
+    }
+}
+
+impl Counts {
+    fn parse(content: &str) -> Option<Counts> {
+        let kills = files::flat_value(content, "oom_kill")?.parse().ok()?;
+        Some(Counts { kills, limits_hit: limit_hit::ooms(content) })
     }
 }
 
 fn counter_of(paths: &CgroupPaths) -> Option<PathBuf> {
     let v1 = paths.v1("memory").map(|directory| directory.join("memory.oom_control"));
     v1.or_else(|| paths.v2().map(|directory| directory.join("memory.events")))
-}
-
-fn count(content: &str) -> Option<u64> {
-    files::flat_value(content, "oom_kill").and_then(|count| count.parse().ok())
 }
 
 #[cfg(test)]
@@ -221,9 +264,10 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(group.run(HOG), 128 + 9);
             assert!(is_ready(&watch, 900));
-            assert_eq!(watch.drain().unwrap(), Some(1));
+            let kills = watch.drain().unwrap().unwrap();
+            assert_eq!((kills.count, kills.limit), (1, LimitHit::Own));
             assert!(!is_ready(&watch, 0));
-            assert_eq!(watch.drain().unwrap(), Some(0));
+            assert_eq!(watch.drain().unwrap().unwrap().count, 0);
         }
     }
 
@@ -232,19 +276,20 @@ mod tests {
         let mut group = TestCgroup::new(r#"{"memory":{"limit":16777216,"swap":16777216}}"#);
         assert_eq!(group.run(HOG), 128 + 9);
         let mut watch = OomWatch::new(group.cgroup.paths()).unwrap();
-        assert_eq!(watch.drain().unwrap(), Some(0));
+        assert_eq!(watch.drain().unwrap().unwrap().count, 0);
     }
 
     #[test]
-    fn kills_are_counted_from_birth_or_from_a_moment_on() {
+    fn kills_are_told_from_birth_or_from_a_moment_on() {
         let mut group = TestCgroup::new(r#"{"memory":{"limit":16777216,"swap":16777216}}"#);
         let born = OomKills::since_birth(group.cgroup.paths()).unwrap();
-        assert_eq!(born.count(), 0);
+        assert_eq!(born.explain(), None);
         assert_eq!(group.run(HOG), 128 + 9);
         let later = OomKills::since_now(group.cgroup.paths()).unwrap();
-        assert_eq!((born.count(), later.count()), (1, 0));
+        assert!(born.explain().is_some_and(|words| words.contains("killed by the kernel")));
+        assert_eq!(later.explain(), None);
         assert_eq!(group.run(HOG), 128 + 9);
-        assert_eq!((born.count(), later.count()), (2, 1));
+        assert!(later.explain().is_some());
     }
 
     #[test]

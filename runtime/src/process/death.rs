@@ -45,7 +45,7 @@ impl Witness {
         let stat =
             openat(&self.proc, format!("{pid}/stat"), OFlags::CLOEXEC, Mode::empty()).ok()?;
         let stat = std::io::read_to_string(std::fs::File::from(stat)).ok()?;
-        let killed_for_memory = self.oom_kills.as_ref().is_some_and(|kills| kills.count() > 0);
+        let killed_for_memory = self.oom_kills.as_ref().and_then(OomKills::explain);
         // Field 52 is in the form of wait(2).
         let cause = describe(stat_field(&stat, 52)?, killed_for_memory);
         Some(match step(&stat) {
@@ -55,14 +55,12 @@ impl Witness {
     }
 }
 
-fn describe(status: i32, killed_for_memory: bool) -> String {
+fn describe(status: i32, killed_for_memory: Option<&str>) -> String {
     let (signal, code) = (status & 0x7f, (status >> 8) & 0xff);
-    match nix::sys::signal::Signal::try_from(signal) {
-        Ok(nix::sys::signal::Signal::SIGKILL) if killed_for_memory => {
-            "out of memory: killed by the kernel in the container's cgroup".into()
-        }
-        Ok(signal) => format!("killed by {signal}"),
-        Err(_) => format!("exit status {code}"),
+    match (nix::sys::signal::Signal::try_from(signal), killed_for_memory) {
+        (Ok(nix::sys::signal::Signal::SIGKILL), Some(words)) => format!("out of memory: {words}"),
+        (Ok(signal), _) => format!("killed by {signal}"),
+        (Err(_), _) => format!("exit status {code}"),
     }
 }
 
@@ -77,13 +75,13 @@ mod tests {
 
     #[test]
     fn a_wait_status_is_told_in_words() {
-        assert_eq!(describe(9, false), "killed by SIGKILL");
-        assert_eq!(describe(3 << 8, false), "exit status 3");
+        assert_eq!(describe(9, None), "killed by SIGKILL");
+        assert_eq!(describe(3 << 8, None), "exit status 3");
         assert_eq!(
-            describe(9, true),
-            "out of memory: killed by the kernel in the container's cgroup"
+            describe(9, Some("killed by the kernel")),
+            "out of memory: killed by the kernel"
         );
-        assert_eq!(describe(15, true), "killed by SIGTERM");
+        assert_eq!(describe(15, Some("killed by the kernel")), "killed by SIGTERM");
     }
 
     #[test]

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use runtime::cgroup::LimitHit;
 use runtime::{At, Error, Kind, Result};
 use tokio::sync::mpsc;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::Container;
 use super::machine::{Machine, finished, not_now};
@@ -166,8 +167,15 @@ impl Actor {
             self.oom = None;
             return;
         };
-        for _ in 0..kills {
-            publish::oom(&self.context.daemon.publisher, &self.context.container.id);
+        if kills.count == 0 {
+            return;
+        }
+        let container = &self.context.container.id;
+        let (count, limit) = (kills.count, &kills.limit);
+        info!(container, count, %limit, "killed by the kernel for want of memory");
+        // A cgroup that the container has made and limited is its own affair.
+        if kills.limit != LimitHit::Below {
+            (0..count).for_each(|_| publish::oom(&self.context.daemon.publisher, container));
         }
     }
 
