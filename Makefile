@@ -19,12 +19,15 @@ PREFIX ?= /usr/local
 # STATIC=0 links glibc and libseccomp dynamically, for machines without libseccomp.a.
 STATIC ?= $(if $(wildcard /usr/lib/$(MULTIARCH)/libseccomp.a),1,0)
 
-# Debian packages: the build needs the first row, the tests the second.
+# Debian packages: the build needs the first row, the tests the second, their guest the third,
+# their clients the fourth.
 PACKAGES := gcc libc6-dev libseccomp-dev pkg-config \
 	busybox-static ca-certificates dpkg-dev iproute2 strace util-linux \
+	binutils e2fsprogs mmdebstrap qemu-system-x86 \
 	containernetworking-plugins iptables tini
 
-.PHONY: all help build hold demo test unit integration test-clients bench check fmt tools client-tools deps install uninstall clean
+.PHONY: all help build hold demo test unit integration test-clients guest-image test-guest bench \
+	check fmt tools client-tools deps install uninstall clean
 
 all: build
 
@@ -34,6 +37,7 @@ help:
 	@echo 'make test         everything: check, unit tests, tests on two containerds'
 	@echo 'make integration  the tests on real containerds; FILTER=words ARGS="--test-threads 8"'
 	@echo 'make test-clients the same with crictl, nerdctl and docker as clients'
+	@echo 'make test-guest   the tests in a guest with cgroup v2 and systemd; FILTER, ARGS, INIT=small'
 	@echo 'make bench        figures against the floor and peers, see docs/performance.md; ARGS'
 	@echo 'make unit         tests that need no containerd'
 	@echo 'make check        formatting and lints'
@@ -77,6 +81,20 @@ integration: build hold tools
 
 test-clients: build tools client-tools
 	MYSHIM_BIN=$(abspath $(DIST)) cargo test --locked -p myshim-integration --test clients -- $(FILTER) $(ARGS)
+
+# A Debian 12 with pure cgroup v2 under qemu: see docs/testing.md.
+GUEST := $(TOOLS)/guest
+guest-image: $(GUEST)/root.img
+
+$(GUEST)/root.img: integration/guest/build-image integration/guest/customize \
+		$(shell find integration/guest/files -type f)
+	integration/guest/build-image $(GUEST)
+
+test-guest: build hold tools guest-image
+	suite=$$(cargo test --locked -p myshim-integration --test suite --no-run --message-format=json-render-diagnostics | \
+	  sed -n 's/.*"executable":"\([^"]*\/suite-[^"]*\)".*/\1/p'); \
+	MYSHIM_BIN=$(abspath $(DIST)) MYSHIM_HOLD_BIN=$(abspath $(HOLD)/dist) \
+	integration/guest/test $(if $(filter small,$(INIT)),-i) "$$suite" $(FILTER) $(ARGS)
 
 # Linked as the shim is: what is compared is the code and not the linker.
 bench: build

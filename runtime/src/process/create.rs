@@ -76,20 +76,29 @@ fn make<'a>(
         _ => OldTree::Host { site: &plan.site },
     };
     let cgroup = cgroup.paths().clone();
-    let setup =
-        Setup { plan, joins, entry, cgroup: cgroup.clone(), rootfs, old_tree, stdio, handover };
-    let peer = fork::fork(main, setup, deadline(plan), undo)?;
+    let setup = Setup {
+        plan,
+        joins,
+        entry,
+        cgroup: cgroup.clone(),
+        rootfs,
+        old_tree,
+        stdio,
+        handover,
+        deadline: deadline(plan),
+    };
+    let peer = fork::fork(main, setup, undo)?;
     // From here there is a container, and its end has hooks (runtime.md, "Lifecycle", 12 and 13).
     undo.afterwards("poststop hooks", || poststop(main, plan));
     let pid = peer.child.pid;
     state.init = ProcessId::of(pid)?;
     state.cgroup = cgroup.clone();
     dir.update(&state)?;
-    let (start, console) = meet(main, plan, &state, peer, undo)?.ready()?;
+    let waiting = meet(main, plan, &state, peer, undo)?.ready()?;
     if let Some(pid_file) = pid_file {
         pid_file.write(pid)?;
     }
-    Ok(Outcome::Created { facts: facts(plan, &cgroup), start, console })
+    Ok(Outcome::Created { facts: facts(plan, &cgroup), waiting })
 }
 
 /// Writes down what is about to be made, before any of it is: a main that is killed leaves
