@@ -86,7 +86,7 @@ impl Args {
     }
 
     fn hits(&self, name: &str, filter: &str) -> bool {
-        if self.exact { name == filter } else { name.contains(filter) }
+        if self.exact { name == filter } else { filter.split('+').all(|word| name.contains(word)) }
     }
 }
 
@@ -296,7 +296,12 @@ impl Bench {
         let log = self.dir.join(format!("{}.out", fixture.tag));
         let file = fs::File::create(&log).unwrap();
         let mut command = Command::new("/usr/bin/setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(std::env::current_exe().unwrap());
+        command.args(["--pdeathsig", "KILL", "--"]);
+        if job.claim.own_network {
+            let up = "ip link set lo up && exec \"$@\"";
+            command.args(["/usr/bin/unshare", "--net", "--", "/bin/sh", "-c", up, "-"]);
+        }
+        command.arg(std::env::current_exe().unwrap());
         command.args(["--claim", &job.claim.path()]);
         command.env("RUST_BACKTRACE", "0");
         command.env(FIXTURE, serde_json::to_string(fixture).unwrap());

@@ -5,7 +5,9 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use runtime::process::{Answer, Child, Created, Request, Spawner, StartChannel, StartOutcome};
+use runtime::process::{
+    Answer, Child, Created, DeleteRequest, Request, Spawner, StartChannel, StartOutcome,
+};
 use runtime::sys::process::SingleThreaded;
 use runtime::{Call, Error, Kind, Result};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -57,8 +59,7 @@ fn answer(request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer> {
     }
     let ended = main.as_ref().map(reap).transpose()?.flatten();
     if matches!(answer, Answer::End) {
-        // What it has made may wait for whoever starts it.
-        forked.iter().try_for_each(kill)?;
+        end_orphans(request, &forked)?;
     }
     forked.iter().try_for_each(|child| reap(child).map(drop))?;
     match answer {
@@ -69,6 +70,16 @@ fn answer(request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer> {
         }
         answer => Ok(answer),
     }
+}
+
+/// What a main has made that died may wait for whoever starts it.
+fn end_orphans(request: &Request, forked: &[Child]) -> Result<()> {
+    if let Request::Create(create) = request {
+        let delete = Request::Delete(DeleteRequest { state_dir: create.state_dir.clone() });
+        let pidfds: Vec<_> = forked.iter().map(|child| child.pidfd.as_fd()).collect();
+        answer(&delete, &pidfds)?;
+    }
+    forked.iter().try_for_each(kill)
 }
 
 fn kill(child: &Child) -> Result<()> {
@@ -88,7 +99,7 @@ fn unexpected(answer: &Answer) -> Error {
 }
 
 /// Lets a process that was made here execute its program, and waits until it does.
-pub(crate) fn start(mut start: StartChannel) -> Result<()> {
+pub(crate) fn start(process: &Child, mut start: StartChannel) -> Result<()> {
     let sent = start.start();
     let outcome = loop {
         match start.try_outcome()? {
@@ -97,19 +108,16 @@ pub(crate) fn start(mut start: StartChannel) -> Result<()> {
         }
     };
     // Of a process that is gone, its last words tell more than that they could not be sent to.
-    started(outcome).and(sent)
+    match outcome {
+        StartOutcome::Executed => sent,
+        StartOutcome::Failed(error) => Err(error),
+        StartOutcome::Died(death) => Err(death.explain(reap(process)?.as_ref().map(wait_form))),
+    }
 }
 
-/// What came of a start.
-pub(crate) fn started(outcome: StartOutcome) -> Result<()> {
-    match outcome {
-        StartOutcome::Executed => Ok(()),
-        StartOutcome::Failed(error) => Err(error),
-        StartOutcome::Died => {
-            let (who, how) = ("the container's process".into(), "before its execve".into());
-            Err(Error::new(Kind::PeerDied { who, how }))
-        }
-    }
+/// A status in the form of wait(2).
+fn wait_form(status: &WaitIdStatus) -> i32 {
+    status.terminating_signal().unwrap_or_else(|| status.exit_status().unwrap_or_default() << 8)
 }
 
 /// Waits for the end of a child.

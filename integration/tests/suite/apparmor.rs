@@ -112,25 +112,24 @@ fn an_exec_may_have_a_profile_of_its_own(t: &Test) {
 fn a_profile_is_set_through_a_true_procfs(t: &Test) {
     // CVE-2019-16884: an image with a /proc of its own swallows what is written there.
     let profile = Profile::load(t, "p");
-    let fake = t.folder("fake");
+    let proc = t.rootfs().join("proc");
     for task in ["self", "thread-self"] {
-        let attr = fake.join(task).join("attr");
+        let attr = proc.join(task).join("attr");
         std::fs::create_dir_all(attr.join("apparmor")).unwrap();
         for file in ["exec", "apparmor/exec"] {
             std::fs::write(attr.join(file), "").unwrap();
         }
     }
-    let fake = fake.to_string_lossy().into_owned();
     let c = t.detached_spec("web", |mut spec| {
         let mounts = spec.0["mounts"].as_array_mut().unwrap();
         mounts.retain(|mount| mount["destination"] != "/proc");
-        let spec = spec.mount("bind", &fake, "/proc", &["bind"]).args(&["sleep", "3600"]);
-        let nothing = json!([]);
-        let spec = spec.with("/linux/maskedPaths", nothing.clone());
-        confined(spec.with("/linux/readonlyPaths", nothing), &profile)
+        let spec = spec.args(&["sleep", "3600"]).with("/linux/maskedPaths", json!([]));
+        confined(spec.with("/linux/readonlyPaths", json!([])), &profile)
     });
     let current = format!("/proc/{}/attr/apparmor/current", c.pid());
     assert_eq!(std::fs::read_to_string(current).unwrap(), profile.enforced());
+    let exec = c.exec(&["sh", "-c", "echo x >/denied"]);
+    assert!(exec.err().contains("/denied: Permission denied"), "{exec}");
     c.remove();
 }
 

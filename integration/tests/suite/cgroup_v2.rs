@@ -152,7 +152,8 @@ fn every_other_limit_has_its_file(t: &Test) {
             ("memory.low", "33554432"),
             ("memory.high", "100663296"),
             ("cpu.weight.nice", "5"),
-            ("pids.max", "0"),
+            // The process itself, and no fork.
+            ("pids.max", "1"),
             ("hugetlb.2MB.max", "4194304"),
             ("hugetlb.2MB.rsvd.max", "4194304"),
             ("io.max", &format!("{major}:{minor} rbps=1048576 wbps=max riops=max wiops=100")),
@@ -171,7 +172,7 @@ fn every_other_limit_has_its_file(t: &Test) {
 fn what_v2_does_not_have_is_refused(t: &Test) {
     for (resources, words) in [
         (json!({"cpu": {"realtimeRuntime": 1000}}), ["linux.resources.cpu.realtimeRuntime", "v2"]),
-        (json!({"network": {"classID": 1}}), ["linux.resources.network", "v2"]),
+        (json!({"network": {"classID": 1}}), ["linux.resources.network.classID", "net_cls"]),
         (json!({"blockIO": {"leafWeight": 100}}), ["linux.resources.blockIO.leafWeight", "v2"]),
         // The controller is there, the device is not.
         (
@@ -183,7 +184,8 @@ fn what_v2_does_not_have_is_refused(t: &Test) {
             ["linux.resources.unified[\"no.such.file\"]", "ENOENT"],
         ),
     ] {
-        let out = t.run_spec(|spec| spec.with("/linux/resources", resources.clone()));
+        let out =
+            t.run_spec(|spec| spec.args(&["true"]).with("/linux/resources", resources.clone()));
         out.fails(&words);
     }
 }
@@ -313,17 +315,20 @@ fn a_parent_that_cannot_have_the_container_is_told(t: &Test) {
     let sleep = command::Running::start(sleep);
     fs::write(parent.0.join("cgroup.procs"), sleep.pid().to_string()).unwrap();
     let out = t.run_spec(|spec| {
-        spec.with("/linux/cgroupsPath", parent.path())
+        spec.args(&["true"])
+            .with("/linux/cgroupsPath", parent.path())
             .with("/linux/resources", json!({"memory": {"limit": 67_108_864}}))
     });
-    out.fails(&["linux.resources.memory", "has processes of its own", "no internal processes"]);
+    out.fails(&["the cgroup above has processes of its own", "no internal processes", "EBUSY"]);
+    // Nor has it become the root of a threaded subtree, which no container could be in.
+    reads(&parent.0, &[("cgroup.type", "domain"), ("cgroup.subtree_control", "")]);
     sleep.signal(rustix::process::Signal::KILL);
     drop(sleep.finish(wait::SOON));
 
     fs::create_dir(parent.0.join("first")).unwrap();
     fs::write(parent.0.join("first/cgroup.type"), "threaded").unwrap();
     let out = t.run_spec(|spec| {
-        spec.with("/linux/cgroupsPath", parent.path()).without("/linux/resources")
+        spec.args(&["true"]).with("/linux/cgroupsPath", parent.path()).without("/linux/resources")
     });
     out.fails(&["domain invalid", "a parent is threaded", "linux.cgroupsPath"]);
     assert!(!parent.0.join("web").exists());
@@ -403,6 +408,10 @@ impl Frozen {
 
 impl Drop for Frozen {
     fn drop(&mut self) {
+        // Thawed already, unless the claim has failed half way.
+        let mut thaw = std::process::Command::new("/usr/sbin/fsfreeze");
+        thaw.arg("-u").arg(&self.0);
+        drop(command::run(thaw, command::LIMIT));
         run("umount", &["-l", &self.0.to_string_lossy()]);
     }
 }
@@ -420,9 +429,9 @@ fn a_process_that_does_not_die_delays_delete_for_a_bounded_time(t: &Test) {
     let rig = running(t, |spec| {
         spec.host_namespace("pid")
             .mount("bind", &point, "/frozen", &["bind", "rw"])
-            .shell("touch /frozen/file & exec sleep 3600")
+            .shell("/bin/touch /frozen/file & exec sleep 3600")
     });
-    let stuck = facts::process(t, "touch /frozen/file");
+    let stuck = facts::process(t, "/bin/touch /frozen/file");
     let waits = || Process::read(stuck).is_some_and(|process| process.state == 'D');
     wait::until_true("it waits for the disk", waits);
     rig.shim.kill(rig.id(), "", 9).unwrap();

@@ -253,38 +253,53 @@ fn enable_controllers(
     for directory in std::iter::once(Path::new("/")).chain(parents(path)) {
         let directory = below(&hierarchy.mount_point, directory);
         let enabled = enabled_in(&directory)?;
-        for controller in wanted.iter().filter(|controller| !enabled.contains(controller)) {
-            enable(&directory, controller, needed.contains(controller.as_str()))?;
-        }
+        let missing = wanted.iter().map(String::as_str);
+        let missing = missing.filter(|name| !enabled.iter().any(|enabled| enabled == name));
+        enable_missing(&directory, missing.collect(), needed)?;
     }
     enabled_in(parent)
+}
+
+/// Controllers that work in threaded cgroups as well (cgroups(7)).
+const THREADED: [&str; 4] = ["cpu", "cpuset", "perf_event", "pids"];
+
+/// One controller at a time: a write of several is refused as a whole when one is not to be had
+/// (cpu while there are realtime processes, one that the parent does not have).
+///
+/// Threaded ones go last. Where the cgroup has processes the kernel refuses the others with EBUSY,
+/// and would take these by making it the root of a threaded subtree, in which no container can be.
+fn enable_missing(directory: &Path, mut missing: Vec<&str>, needed: &BTreeSet<&str>) -> Result<()> {
+    missing.sort_by_key(|name| (THREADED.contains(name), !needed.contains(name)));
+    let path = directory.join("cgroup.subtree_control");
+    for controller in &missing {
+        let Err(error) = files::write(&path, &format!("+{controller}")) else { continue };
+        let busy = error.errno() == Some(nix::errno::Errno::EBUSY);
+        if needed.contains(controller) || busy && missing.iter().any(|name| needed.contains(name)) {
+            return Err(why_not_enabled(error));
+        }
+        // Without this controller nothing is lost but its metrics.
+        if busy {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn why_not_enabled(error: Error) -> Error {
+    let why = match error.errno() {
+        Some(nix::errno::Errno::EBUSY) => {
+            "the cgroup above has processes of its own, so its children can have no limits \
+             (cgroups(7), no internal processes)"
+        }
+        Some(nix::errno::Errno::EOPNOTSUPP) => "the cgroup above is threaded",
+        _ => "enable a controller that a limit needs",
+    };
+    error.at(why)
 }
 
 fn enabled_in(directory: &Path) -> Result<Vec<String>> {
     let content = files::read(&directory.join("cgroup.subtree_control"))?;
     Ok(content.split_whitespace().map(str::to_owned).collect())
-}
-
-/// One controller at a time: a write of several is refused as a whole when one is not to be had
-/// (cpu while there are realtime processes, one that the parent does not have).
-fn enable(directory: &Path, controller: &str, is_needed: bool) -> Result<()> {
-    let path = directory.join("cgroup.subtree_control");
-    let result = files::write(&path, &format!("+{controller}"));
-    match result {
-        Err(error) if is_needed => {
-            let why = match error.errno() {
-                Some(nix::errno::Errno::EBUSY) => {
-                    "the cgroup above has processes of its own, so its children can have no \
-                     limits (cgroups(7), no internal processes)"
-                }
-                Some(nix::errno::Errno::EOPNOTSUPP) => "the cgroup above is threaded",
-                _ => "enable a controller that a limit needs",
-            };
-            Err(error.at(why))
-        }
-        // Without this controller nothing is lost but its metrics.
-        _ => Ok(()),
-    }
 }
 
 /// Removes what was made, children first. What others use by now stays.

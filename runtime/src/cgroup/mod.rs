@@ -49,7 +49,7 @@ pub use entry::Entry;
 pub use freezer::Freeze;
 pub use layout::{Access, Hierarchy, Layout};
 pub use limit_hit::LimitHit;
-pub use oom::{Kills, OomKills, OomWatch, Readiness};
+pub use oom::{Kills, OomCounts, OomKills, OomWatch, Readiness};
 pub use plan::{CgroupPlan, Driver};
 pub use stats::Stats;
 pub use write::{Choice, Missing, Write};

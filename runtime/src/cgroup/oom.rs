@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{OFlags, SeekFrom};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::limit_hit::{self, LimitHit, Limits};
 use super::{CgroupPaths, files};
@@ -169,11 +170,12 @@ fn watch_v2(directory: &Path) -> Result<Source> {
 #[derive(Debug)]
 pub struct OomKills {
     counter: Counter,
-    before: Counts,
+    before: OomCounts,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Counts {
+/// Counters of a cgroup at some moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OomCounts {
     kills: u64,
     /// How often the limit was hit, or one below it; 0 on v1.
     limits_hit: u64,
@@ -188,16 +190,25 @@ enum Counter {
 impl OomKills {
     /// Since the cgroup was made. Nothing is read yet. None: no hierarchy counts.
     pub fn since_birth(paths: &CgroupPaths) -> Option<OomKills> {
-        counter_of(paths)
-            .map(|path| OomKills { counter: Counter::At(path), before: Counts::default() })
+        OomKills::since(paths, OomCounts::default())
+    }
+
+    /// Since the counts were `before`. Nothing is read yet. None: no hierarchy counts.
+    pub fn since(paths: &CgroupPaths, before: OomCounts) -> Option<OomKills> {
+        counter_of(paths).map(|path| OomKills { counter: Counter::At(path), before })
     }
 
     /// Since now; the count can be asked for in another mount namespace. None: no hierarchy
     /// counts, or the count cannot be read.
     pub fn since_now(paths: &CgroupPaths) -> Option<OomKills> {
         let counter = files::open(&counter_of(paths)?, OFlags::RDONLY).ok()?;
-        let before = Counts::parse(&files::read_fd(&counter).ok()?)?;
+        let before = OomCounts::parse(&files::read_fd(&counter).ok()?)?;
         Some(OomKills { counter: Counter::Open(counter), before })
+    }
+
+    /// What the counts were before.
+    pub fn before(&self) -> OomCounts {
+        self.before
     }
 
     /// What killed, in words; None when there was none or that cannot be known.
@@ -209,7 +220,7 @@ impl OomKills {
             }
         };
         let content = content.ok()?;
-        let now = Counts::parse(&content)?;
+        let now = OomCounts::parse(&content)?;
         if now.kills <= self.before.kills {
             return None;
         }
@@ -224,10 +235,10 @@ impl OomKills {
     }
 }
 
-impl Counts {
-    fn parse(content: &str) -> Option<Counts> {
+impl OomCounts {
+    fn parse(content: &str) -> Option<OomCounts> {
         let kills = files::flat_value(content, "oom_kill")?.parse().ok()?;
-        Some(Counts { kills, limits_hit: limit_hit::ooms(content) })
+        Some(OomCounts { kills, limits_hit: limit_hit::ooms(content) })
     }
 }
 

@@ -1,8 +1,10 @@
 //! `linux.cgroupsPath` and `linux.resources`: the one place where the plan meets the cgroup code.
 
 use oci_spec::runtime::Linux;
+use rustix::mount::MountAttrFlags;
 
 use super::host::Host;
+use super::{IdMaps, MountKind, Namespace, Plan};
 use crate::cgroup::{CgroupPlan, Driver};
 use crate::error::{Error, Result};
 use crate::process::CreateRequest;
@@ -19,4 +21,29 @@ pub(super) fn plan(
     let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     CgroupPlan::new(Driver::Cgroupfs, path, &request.id, resources, &host.cgroups)
+}
+
+impl Plan {
+    /// Who is to own the container's v2 cgroup, as a user id of the host: the user of its process,
+    /// when it sees its own cgroup only and has it mounted for writing (config-linux.md, “Cgroup
+    /// ownership”). None: it stays the runtime's.
+    pub fn cgroup_owner(&self) -> Option<u32> {
+        let writable = |mount: &super::Mount| {
+            let read_only = u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits());
+            let attributes = mount.attr_set | mount.rec_attr_set;
+            matches!(mount.kind, MountKind::Cgroup) && attributes & read_only == 0
+        };
+        let delegated =
+            self.namespaces.cgroup == Namespace::New && self.rootfs.mounts.iter().any(writable);
+        let maps = self.id_maps.as_ref().or(self.joined_id_maps.as_ref());
+        let uid = self.process.uid;
+        delegated.then(|| maps.map_or(Some(uid), |maps| on_host(maps, uid)))?
+    }
+}
+
+fn on_host(maps: &IdMaps, uid: u32) -> Option<u32> {
+    maps.uids.iter().find_map(|line| {
+        let offset = uid.checked_sub(line.container).filter(|&offset| offset < line.size)?;
+        line.host.checked_add(offset)
+    })
 }

@@ -94,11 +94,13 @@ fn make<'a>(
     state.init = ProcessId::of(pid)?;
     state.cgroup = cgroup.clone();
     dir.update(&state)?;
-    let (start, console) = meet(main, plan, &state, peer, undo)?.ready()?;
+    let waiting = meet(main, plan, (&dir, &state), peer, undo)?.ready()?;
     if let Some(pid_file) = pid_file {
         pid_file.write(pid)?;
     }
-    Ok(Outcome::Created { facts: facts(plan, &cgroup), start, console })
+    // Until the daemon has the answer, the devices are those of a create that may fail.
+    let unfinished = (!plan.net_devices.is_empty()).then_some(dir);
+    Ok(Outcome::Created { facts: facts(plan, &cgroup), waiting, unfinished })
 }
 
 /// Writes down what is about to be made, before any of it is: a main that is killed leaves
@@ -185,6 +187,10 @@ fn make_cgroup(plan: &Plan, layout: &Layout, undo: &mut Undo<'_>) -> Result<Cgro
     let created = Cgroup::create(&plan.cgroup, layout).at("create cgroup")?;
     let cgroup = created.cgroup.clone();
     undo.push("remove cgroup", move || created.undo());
+    // Root's already: nothing to do for a container without a user of its own.
+    if let Some(owner @ 1..) = plan.cgroup_owner() {
+        cgroup.delegate(owner)?;
+    }
     Ok(cgroup)
 }
 
@@ -192,7 +198,7 @@ fn make_cgroup(plan: &Plan, layout: &Layout, undo: &mut Undo<'_>) -> Result<Cgro
 fn meet<'a>(
     main: &Main<'_>,
     plan: &'a Plan,
-    state: &State,
+    state: (&StateDir, &State),
     peer: Peer<Entering>,
     undo: &mut Undo<'a>,
 ) -> Result<Peer<Building>> {

@@ -92,11 +92,11 @@ fn make(
         rendezvous::hand_over(listener, &told, &peer)?;
     }
     let pid = peer.child.pid;
-    let (start, console) = peer.ready()?;
+    let waiting = peer.ready()?;
     if let Some(pid_file) = pid_file {
         pid_file.write(pid)?;
     }
-    Ok(Outcome::Created { facts: facts(state), start, console })
+    Ok(Outcome::Created { facts: facts(state), waiting, unfinished: None })
 }
 
 /// The container's init, which must be there: it holds the namespaces.
@@ -157,12 +157,16 @@ impl<'a> Way<'a> for Setup<'a> {
         OomKills::since_now(&self.state.cgroup)
     }
 
+    /// All but the cgroup namespace, from which main would not see where it is itself: with the
+    /// mount option nsdelegate, CLONE_INTO_CGROUP fails with ENOENT then (cgroup_procs_write_permission
+    /// in kernel/cgroup/cgroup.c). The tenant joins that one.
     fn lead_from_main(&mut self, main: &Main<'_>) -> Result<()> {
-        join(self, main.single)
+        let flags = namespaces::flags_to_join(&self.state.container.namespaces);
+        join(self, main.single, flags & !namespaces::CGROUP.flag)
     }
 
     fn lead_from_intermediate(&mut self, _: &ToParent<'_>, single: &SingleThreaded) -> Result<()> {
-        join(self, single)
+        join(self, single, namespaces::flags_to_join(&self.state.container.namespaces))
     }
 
     fn visit(&self, _main: &Main<'_>) -> Result<Option<Visit>> {
@@ -177,8 +181,8 @@ impl<'a> Way<'a> for Setup<'a> {
         super::set_name(c"tenant:entry");
         let main = ToParent { channel };
         match establish(self, &main, single, came) {
-            Ok(target) => target.serve(single, || Ok(())),
-            Err(error) => target::fail(&main, error),
+            Ok(target) => target.serve(single, None),
+            Err(error) => target::fail(&main, None, error),
         }
     }
 }
@@ -187,13 +191,10 @@ fn listener_of(state: &State) -> Option<&SeccompListener> {
     state.container.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref())
 }
 
-/// Joins the container's namespaces, and its root directory where that is all it has.
-fn join(setup: &Setup<'_>, single: &SingleThreaded) -> Result<()> {
+/// Joins these of the container's namespaces, and its root directory where that is all it has.
+fn join(setup: &Setup<'_>, single: &SingleThreaded, flags: u64) -> Result<()> {
     let namespaces = &setup.state.container.namespaces;
-    let flags = namespaces::flags_to_join(namespaces);
-    process::setns(single, setup.init.as_fd(), flags)
-        .call(|| format!("setns([init's pidfd], {flags:#x})"))
-        .at("join namespaces")?;
+    join_namespaces(setup, single, flags)?;
     if let Some(root) = &setup.root {
         rustix::process::fchdir(root).call(|| "fchdir(root)".into())?;
         rustix::process::chroot(".").call(|| "chroot(\".\")".into())?;
@@ -204,14 +205,24 @@ fn join(setup: &Setup<'_>, single: &SingleThreaded) -> Result<()> {
     Ok(())
 }
 
+fn join_namespaces(setup: &Setup<'_>, single: &SingleThreaded, flags: u64) -> Result<()> {
+    process::setns(single, setup.init.as_fd(), flags)
+        .call(|| format!("setns([init's pidfd], {flags:#x})"))
+        .at("join namespaces")
+}
+
 fn establish<'a>(
     setup: Setup<'a>,
     main: &ToParent<'a>,
     single: &SingleThreaded,
     came: Came,
 ) -> Result<Target<'a>> {
-    let Setup { state, process, entry, stdio: streams, handover, .. } = setup;
     stdio::new_session()?;
+    let cgroup_namespace = &setup.state.container.namespaces.cgroup;
+    if came == Came::Directly && *cgroup_namespace != Namespace::Host {
+        join_namespaces(&setup, single, namespaces::CGROUP.flag)?;
+    }
+    let Setup { state, process, entry, stdio: streams, handover, .. } = setup;
     let affinity = &process.exec_cpu_affinity;
     if !affinity.initial.is_empty() {
         scheduling::set_affinity(Cpus::These(&affinity.initial)).at("process.execCPUAffinity")?;

@@ -1,12 +1,14 @@
 //! Main: one operation, then gone.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use super::channel::{Channel, Deadline, Received};
 use super::operation::{Role, Wire};
+use super::protocol::Waiting;
 use super::{Child, Facts, Request, create, exec, upkeep};
 use crate::apply::rootfs::EmptyMountNamespace;
+use crate::container::StateDir;
 use crate::error::{Error, Kind, Result};
 use crate::plan::Host;
 use crate::sys::process::{self, SingleThreaded};
@@ -19,10 +21,9 @@ pub(super) enum Outcome {
     /// A process waits for start.
     Created {
         facts: Facts,
-        /// The channel to it.
-        start: Channel,
-        /// Its pseudo terminal's master.
-        console: Option<OwnedFd>,
+        waiting: Waiting,
+        /// Where there is a record of network devices, to be forgotten once the daemon knows.
+        unfinished: Option<StateDir>,
     },
     /// Done, with warnings.
     Done(Vec<String>),
@@ -60,12 +61,13 @@ pub(super) fn run(
     };
     let told = match outcome {
         Ok(Outcome::Done(warnings)) => daemon.send(&Wire::Done { warnings }, &[]),
-        Ok(Outcome::Created { facts, start, console }) => {
-            let fds: Vec<BorrowedFd<'_>> = [Some(start.as_fd()), console.as_ref().map(AsFd::as_fd)]
-                .into_iter()
-                .flatten()
-                .collect();
-            daemon.send(&Wire::Created { facts }, &fds)
+        Ok(Outcome::Created { facts, waiting, unfinished }) => {
+            let Waiting { channel, console, who, oom_kills_before } = waiting;
+            let console = console.as_ref().map(AsFd::as_fd);
+            let fds: Vec<BorrowedFd<'_>> = [channel.as_fd()].into_iter().chain(console).collect();
+            daemon
+                .send(&Wire::Created { facts, who: who.into(), oom_kills_before }, &fds)
+                .and_then(|()| unfinished.map_or(Ok(()), |dir| dir.forget_net_devices()))
         }
         Err(error) => daemon.send(&Wire::Failed(error), &[]),
     };
@@ -91,7 +93,7 @@ fn serve(main: &Main<'_>) -> Result<Outcome> {
     match request {
         Request::Create(request) => create::run(main, &request, fds),
         Request::Exec(request) => exec::run(main, &request, fds),
-        Request::Delete(request) => upkeep::delete(main, &request).map(Outcome::Done),
+        Request::Delete(request) => upkeep::delete(main, &request, &fds).map(Outcome::Done),
         Request::Update(request) => upkeep::update(&request).map(Outcome::Done),
         Request::Freeze(request) => upkeep::freeze(&request).map(done),
         Request::KillAll(request) => upkeep::kill_all(&request).map(done),

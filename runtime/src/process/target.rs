@@ -4,21 +4,26 @@
 //! standard streams in place. It becomes the user's process step by step, says `Ready`, and waits.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use super::channel::Channel;
 use super::gate::Gate;
+use super::hooks;
 use super::operation::{FromStarted, ToTarget};
 use super::protocol::{ToMain, ToParent};
 use crate::apply::program::Program;
 use crate::apply::{cwd, home, identity, keyring, lsm, rlimits, scheduling, seccomp};
 use crate::error::{At, Call, Result};
-use crate::plan::{Process, Seccomp};
+use crate::plan::{Plan, Process, Seccomp};
 use crate::sys::fd;
 use crate::sys::process::{self, CloseHow, SingleThreaded};
 use crate::sys::procfs::Procfs;
 
 /// The number of the first descriptor behind the standard streams.
 const FIRST_EXTRA: u32 = 3;
+
+/// How long it may take until somebody cleans up behind a create whose main has died.
+const UNTIL_PUT_BACK: Duration = Duration::from_secs(30);
 
 /// How a process that waits for start is started, and what it leaves open for its program.
 #[derive(Debug, Default)]
@@ -139,20 +144,27 @@ impl<'a> Target<'a> {
         Ok(Target { program, handover, filter: filter.filter(|_| early.is_none()) })
     }
 
-    /// Waits for start, and executes the program after `before` has been done. Never returns.
-    pub(super) fn serve(
-        mut self,
-        single: &SingleThreaded,
-        before: impl FnOnce() -> Result<()>,
-    ) -> ! {
+    /// Waits for start, and executes the program; `init` is the plan of a
+    /// container whose startContainer hooks come before. Never returns.
+    pub(super) fn serve(mut self, single: &SingleThreaded, init: Option<&Plan>) -> ! {
         match self.handover.starter.hear() {
             Ok(Some(ToTarget::Start)) => {}
             // Nobody will ever start it: the container is being deleted, or its daemon is dead.
-            Ok(None) | Err(_) => process::exit(0),
+            Ok(None) | Err(_) => end_alone(init, 0),
         }
-        let Err(error) = before().and_then(|()| self.execute(single));
+        let Err(error) = init
+            .map_or(Ok(()), |plan| self.run_hooks(single, plan))
+            .and_then(|()| self.execute(single));
         drop(self.handover.starter.say(&FromStarted::Failed(error)));
         process::exit(1)
+    }
+
+    fn run_hooks(&self, single: &SingleThreaded, plan: &Plan) -> Result<()> {
+        if plan.hooks.start_container.is_empty() {
+            return Ok(());
+        }
+        self.handover.starter.say(&FromStarted::Hooks)?;
+        hooks::start_container(single, plan)
     }
 
     fn execute(&mut self, single: &SingleThreaded) -> Result<std::convert::Infallible> {
@@ -174,11 +186,23 @@ pub(super) fn ready(main: &ToParent<'_>, console: Option<OwnedFd>) -> Result<()>
     main.tell(&ToMain::Ready, &fds)
 }
 
-/// Sends the error to main and ends the process.
-pub(super) fn fail(main: &ToParent<'_>, error: crate::Error) -> ! {
-    // A main that does not hear it is gone, and the daemon says so.
-    drop(main.tell(&ToMain::Failed(error), &[]));
-    process::exit(1)
+/// Sends the error to main and ends the process; `init` is the plan of a container.
+pub(super) fn fail(main: &ToParent<'_>, init: Option<&Plan>, error: crate::Error) -> ! {
+    match main.tell(&ToMain::Failed(error), &[]) {
+        Ok(()) => process::exit(1),
+        // A main that does not hear it is gone, and the daemon says so.
+        Err(_) => end_alone(init, 1),
+    }
+}
+
+/// The end of a process that nobody waits for. An init with network devices of the host is what
+/// their namespace lasts by: it stays until it is killed, by who has put them back, or for so long.
+fn end_alone(init: Option<&Plan>, status: i32) -> ! {
+    if init.is_some_and(|plan| !plan.net_devices.is_empty()) {
+        super::set_name(c"init:orphaned");
+        std::thread::sleep(UNTIL_PUT_BACK);
+    }
+    process::exit(status)
 }
 
 /// Loads the filter. Its listener goes to main by number (pidfd_getfd(2)): to send it would take
