@@ -94,7 +94,8 @@ test-guest: build hold tools guest-image
 	suite=$$(cargo test --locked -p myshim-integration --test suite --no-run --message-format=json-render-diagnostics | \
 	  sed -n 's/.*"executable":"\([^"]*\/suite-[^"]*\)".*/\1/p'); \
 	MYSHIM_BIN=$(abspath $(DIST)) MYSHIM_HOLD_BIN=$(abspath $(HOLD)/dist) \
-	integration/guest/test $(if $(filter small,$(INIT)),-i) "$$suite" $(FILTER) $(ARGS)
+	integration/guest/test $(if $(filter small,$(INIT)),-i) "$$suite" \
+	  $(or $(FILTER),$$(sed '/^#/d' integration/guest/selection)) $(ARGS)
 
 # Linked as the shim is: what is compared is the code and not the linker.
 bench: build
