@@ -164,8 +164,7 @@ impl Endpoint {
         command::run(command, limit)
     }
 
-    /// The configuration without CRI, unless `cri` has tables for it.
-    fn config(&self, cri: Option<&str>) -> String {
+    fn config(&self, services: &Services<'_>) -> String {
         let (root, state) = (self.dir.join("root"), self.dir.join("state"));
         let common = format!(
             "root = {root:?}\nstate = {state:?}\n\n[grpc]\naddress = {:?}\n\n[debug]\nlevel = \"debug\"\n",
@@ -175,8 +174,12 @@ impl Endpoint {
             Version::V16 => (2, &DISABLED_16[..]),
             Version::V2 => (3, &DISABLED_2[..]),
         };
-        let without_cri = if cri.is_none() { &CRI[..] } else { &[] };
-        let disabled: Vec<_> = disabled.iter().chain(without_cri).collect();
+        let (restarts, cri) = match services {
+            Services::Tasks => (&RESTARTS[..], &CRI[..]),
+            Services::Restarts => (&[][..], &CRI[..]),
+            Services::Cri(_) => (&RESTARTS[..], &[][..]),
+        };
+        let disabled: Vec<_> = disabled.iter().chain(restarts).chain(cri).collect();
         let head = format!("version = {version}\ndisabled_plugins = {disabled:?}\n{common}");
         let own = match self.version {
             Version::V16 => String::new(),
@@ -186,26 +189,44 @@ impl Endpoint {
                 self.socket_dir()
             ),
         };
-        format!("{head}{own}{}", cri.unwrap_or_default())
+        let more = match services {
+            Services::Tasks => String::new(),
+            Services::Restarts => {
+                let name = if self.version == Version::V16 { RESTARTS[0] } else { RESTARTS[1] };
+                format!("\n[plugins.{name:?}]\ninterval = \"1s\"\n")
+            }
+            Services::Cri(tables) => (*tables).to_owned(),
+        };
+        format!("{head}{own}{more}")
     }
 }
 
 /// What a test of a shim does not need, and what would listen on the host or write outside the
 /// folder.
-const DISABLED_16: [&str; 5] = [
-    "io.containerd.internal.v1.restart",
+const DISABLED_16: [&str; 4] = [
     "io.containerd.snapshotter.v1.aufs",
     "io.containerd.snapshotter.v1.btrfs",
     "io.containerd.snapshotter.v1.devmapper",
     "io.containerd.snapshotter.v1.zfs",
 ];
-const DISABLED_2: [&str; 5] = [
-    "io.containerd.monitor.container.v1.restart",
+const DISABLED_2: [&str; 4] = [
     "io.containerd.nri.v1.nri",
     "io.containerd.snapshotter.v1.blockfile",
     "io.containerd.snapshotter.v1.erofs",
     "io.containerd.differ.v1.erofs",
 ];
+
+/// The plugin that restarts containers, in 1.6 and in 2.x.
+const RESTARTS: [&str; 2] =
+    ["io.containerd.internal.v1.restart", "io.containerd.monitor.container.v1.restart"];
+
+/// What a containerd does beside serving tasks.
+enum Services<'a> {
+    Tasks,
+    Restarts,
+    /// With tables for the configuration.
+    Cri(&'a str),
+}
 
 /// The plugins of CRI, in both.
 const CRI: [&str; 3] =
@@ -225,7 +246,16 @@ impl Daemon {
     /// When it does not come up; the message carries its log.
     #[must_use]
     pub fn start(version: Version, dir: &Path, namespace: &str) -> Self {
-        Self::configured(version, dir, namespace, None)
+        Self::configured(version, dir, namespace, &Services::Tasks)
+    }
+
+    /// Starts one in `dir` that looks each second which containers are to be started again.
+    ///
+    /// # Panics
+    /// When it does not come up; the message carries its log.
+    #[must_use]
+    pub fn start_with_restarts(version: Version, dir: &Path, namespace: &str) -> Self {
+        Self::configured(version, dir, namespace, &Services::Restarts)
     }
 
     /// Starts one in `dir` that serves CRI, with `cri` at the end of its configuration.
@@ -234,15 +264,15 @@ impl Daemon {
     /// When it does not come up; the message carries its log.
     #[must_use]
     pub fn start_with_cri(version: Version, dir: &Path, cri: &str) -> Self {
-        Self::configured(version, dir, "k8s.io", Some(cri))
+        Self::configured(version, dir, "k8s.io", &Services::Cri(cri))
     }
 
-    fn configured(version: Version, dir: &Path, namespace: &str, cri: Option<&str>) -> Self {
+    fn configured(version: Version, dir: &Path, namespace: &str, services: &Services<'_>) -> Self {
         assert!(dir.as_os_str().len() <= 38, "too long for the sockets in it: {}", dir.display());
         fs::create_dir_all(dir).unwrap();
         let endpoint =
             Endpoint { version, dir: dir.to_path_buf(), namespace: namespace.to_owned() };
-        fs::write(dir.join("config.toml"), endpoint.config(cri)).unwrap();
+        fs::write(dir.join("config.toml"), endpoint.config(services)).unwrap();
         let mut daemon = Self { endpoint, process: None };
         daemon.up();
         daemon

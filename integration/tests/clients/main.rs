@@ -6,6 +6,7 @@ mod cri_limits;
 mod cri_pods;
 mod cri_security;
 mod cri_streams;
+mod nerdctl;
 
 use std::process::ExitCode;
 
@@ -15,5 +16,6 @@ fn main() -> ExitCode {
         cri_streams::CLAIMS,
         cri_limits::CLAIMS,
         cri_security::CLAIMS,
+        nerdctl::CLAIMS,
     ])
 }
