@@ -236,6 +236,8 @@ const CRI: [&str; 3] =
 #[derive(Debug)]
 pub struct Daemon {
     endpoint: Endpoint,
+    /// The folder of shims: all there is on its PATH.
+    path: PathBuf,
     process: Option<Running>,
 }
 
@@ -246,7 +248,16 @@ impl Daemon {
     /// When it does not come up; the message carries its log.
     #[must_use]
     pub fn start(version: Version, dir: &Path, namespace: &str) -> Self {
-        Self::configured(version, dir, namespace, &Services::Tasks)
+        Self::configured(version, dir, namespace, &shim_dir(version), &Services::Tasks)
+    }
+
+    /// Starts one in `dir` that looks for shims in the folder `path`.
+    ///
+    /// # Panics
+    /// When it does not come up; the message carries its log.
+    #[must_use]
+    pub fn start_with_path(version: Version, dir: &Path, namespace: &str, path: &Path) -> Self {
+        Self::configured(version, dir, namespace, path, &Services::Tasks)
     }
 
     /// Starts one in `dir` that looks each second which containers are to be started again.
@@ -255,7 +266,7 @@ impl Daemon {
     /// When it does not come up; the message carries its log.
     #[must_use]
     pub fn start_with_restarts(version: Version, dir: &Path, namespace: &str) -> Self {
-        Self::configured(version, dir, namespace, &Services::Restarts)
+        Self::configured(version, dir, namespace, &shim_dir(version), &Services::Restarts)
     }
 
     /// Starts one in `dir` that serves CRI, with `cri` at the end of its configuration.
@@ -264,16 +275,22 @@ impl Daemon {
     /// When it does not come up; the message carries its log.
     #[must_use]
     pub fn start_with_cri(version: Version, dir: &Path, cri: &str) -> Self {
-        Self::configured(version, dir, "k8s.io", &Services::Cri(cri))
+        Self::configured(version, dir, "k8s.io", &shim_dir(version), &Services::Cri(cri))
     }
 
-    fn configured(version: Version, dir: &Path, namespace: &str, services: &Services<'_>) -> Self {
+    fn configured(
+        version: Version,
+        dir: &Path,
+        namespace: &str,
+        path: &Path,
+        services: &Services<'_>,
+    ) -> Self {
         assert!(dir.as_os_str().len() <= 38, "too long for the sockets in it: {}", dir.display());
         fs::create_dir_all(dir).unwrap();
         let endpoint =
             Endpoint { version, dir: dir.to_path_buf(), namespace: namespace.to_owned() };
         fs::write(dir.join("config.toml"), endpoint.config(services)).unwrap();
-        let mut daemon = Self { endpoint, process: None };
+        let mut daemon = Self { endpoint, path: path.to_path_buf(), process: None };
         daemon.up();
         daemon
     }
@@ -302,7 +319,7 @@ impl Daemon {
         let mut command = Command::new("/usr/bin/setpriv");
         command.args(["--pdeathsig", "TERM", "--"]).arg(endpoint.version.bin().join("containerd"));
         command.arg("--config").arg(endpoint.dir.join("config.toml"));
-        command.env_clear().env("PATH", shim_dir(endpoint.version));
+        command.env_clear().env("PATH", &self.path);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let mut process = Running::start(command);
         let answers = wait::within(wait::SOON, || {

@@ -6,7 +6,10 @@ mod cri_limits;
 mod cri_pods;
 mod cri_security;
 mod cri_streams;
+mod docker;
+mod kubernetes;
 mod nerdctl;
+mod operator;
 
 use std::process::ExitCode;
 
@@ -17,5 +20,8 @@ fn main() -> ExitCode {
         cri_limits::CLAIMS,
         cri_security::CLAIMS,
         nerdctl::CLAIMS,
+        docker::CLAIMS,
+        operator::CLAIMS,
+        kubernetes::CLAIMS,
     ])
 }
