@@ -22,7 +22,7 @@ STATIC ?= $(if $(wildcard /usr/lib/$(MULTIARCH)/libseccomp.a),1,0)
 # Debian packages: the build needs the first row, the tests the second, their guest the third,
 # their clients the fourth.
 PACKAGES := gcc libc6-dev libseccomp-dev pkg-config \
-	busybox-static ca-certificates dpkg-dev iproute2 strace util-linux \
+	busybox-static ca-certificates dpkg-dev iproute2 strace uidmap util-linux \
 	binutils e2fsprogs mmdebstrap qemu-system-x86 \
 	containernetworking-plugins iptables tini
 
