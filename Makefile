@@ -110,8 +110,9 @@ CONTAINERD_2 := $(TOOLS)/containerd-2/bin
 CONTAINERD_16 := $(TOOLS)/containerd-1.6/usr/bin
 CONTAINERD_PKG := github.com/containerd/containerd/v2/cmd
 CLIENTS := $(TOOLS)/clients
+ROOTLESS := $(TOOLS)/rootless
 
-tools: $(CONTAINERD_2)/.built $(CONTAINERD_16)/containerd
+tools: $(CONTAINERD_2)/.built $(CONTAINERD_16)/containerd $(ROOTLESS)/.built
 
 $(CONTAINERD_2)/.built: integration/tools/go.mod integration/tools/go.sum
 	@command -v go >/dev/null || { \
@@ -128,6 +129,13 @@ $(CLIENTS)/.built: integration/tools/go.mod integration/tools/go.sum $(CONTAINER
 	mkdir -p $(@D)
 	CGO_ENABLED=0 go build -C integration/tools -trimpath -o $(@D)/ \
 	  sigs.k8s.io/cri-tools/cmd/crictl github.com/containerd/nerdctl/v2/cmd/nerdctl
+	touch $@
+
+# Under it an ordinary user has a containerd.
+$(ROOTLESS)/.built: integration/tools/go.mod integration/tools/go.sum
+	mkdir -p $(@D)
+	CGO_ENABLED=0 go build -C integration/tools -trimpath -o $(@D)/ \
+	  github.com/rootless-containers/rootlesskit/v3/cmd/rootlesskit
 	touch $@
 
 # Unpacked, not installed: the package would bring runc with it.
