@@ -23,6 +23,7 @@ pub mod image;
 pub mod nerdctl;
 pub mod process;
 pub mod pty;
+pub mod rootless;
 pub mod runner;
 pub mod shim;
 pub mod spec;

@@ -66,10 +66,11 @@ pub(super) const PROBES: &[Probe] = &[
 
 fn root(bench: &Bench) -> Result<String> {
     match bench.host.privilege {
-        Privilege::Root => Ok("in the initial user namespace".to_owned()),
-        Privilege::Confined => {
-            Err(Error::argument("user", "is not root of the initial user namespace"))
+        Privilege::Root => Ok("of the host".to_owned()),
+        Privilege::RootOfNamespace => {
+            Ok("of a user namespace: what belongs to the host cannot be changed".to_owned())
         }
+        Privilege::User => Err(Error::argument("user", "is not root")),
     }
 }
 
