@@ -24,6 +24,7 @@ mod oom;
 mod pod;
 mod process;
 mod restart;
+mod rootless;
 mod rpc;
 mod scale;
 mod seccomp;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         hooks::CLAIMS,
         hook_lifecycle::CLAIMS,
         user_namespaces::CLAIMS,
+        rootless::CLAIMS,
         net_devices::CLAIMS,
         seccomp_notify::CLAIMS,
         settings::CLAIMS,
