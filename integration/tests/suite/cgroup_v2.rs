@@ -180,8 +180,8 @@ fn what_v2_does_not_have_is_refused(t: &Test) {
             ["linux.resources.rdma[\"mlx5_0\"]", "rdma.max"],
         ),
         (
-            json!({"unified": {"no.such.file": "1"}}),
-            ["linux.resources.unified[\"no.such.file\"]", "ENOENT"],
+            json!({"unified": {"memory.nonsense": "1"}}),
+            ["linux.resources.unified[\"memory.nonsense\"]", "ENOENT"],
         ),
     ] {
         let out =

@@ -25,8 +25,8 @@ pub enum LimitHit {
     Above(PathBuf),
     /// None's: the host itself was out of memory.
     Host,
-    /// Not the container's own; v1 does not tell which (its limit was never reached).
-    NotOwn,
+    /// v1 does not tell.
+    Untold,
 }
 
 impl fmt::Display for LimitHit {
@@ -36,7 +36,7 @@ impl fmt::Display for LimitHit {
             LimitHit::Below => f.write_str("of a cgroup that the container made"),
             LimitHit::Above(path) => write!(f, "of {}", path.display()),
             LimitHit::Host => f.write_str("none: the host is out of memory"),
-            LimitHit::NotOwn => f.write_str("not the container's: of a cgroup above, or the host"),
+            LimitHit::Untold => f.write_str("not told by cgroup v1"),
         }
     }
 }
@@ -107,16 +107,13 @@ pub(super) fn ooms(events: &str) -> u64 {
     files::flat_value(events, "oom").and_then(|count| count.parse().ok()).unwrap_or_default()
 }
 
-/// v1 counts how often a limit was reached, by what could be reclaimed as well: the one on memory
-/// and the one on memory and swap, which is asked first where both are the same.
+/// v1 counts how often the limit on memory was reached, by what could be reclaimed as well, and
+/// not reliably that on memory and swap together: no count says nothing.
 pub(super) fn hit_v1(directory: &Path) -> LimitHit {
-    let reached = |file: &str| {
-        let count = files::try_read(&directory.join(file));
-        count.is_ok_and(|count| count.trim() != "0")
-    };
-    match reached("memory.failcnt") || reached("memory.memsw.failcnt") {
+    let count = files::try_read(&directory.join("memory.failcnt"));
+    match count.is_ok_and(|count| count.trim() != "0") {
         true => LimitHit::Own,
-        false => LimitHit::NotOwn,
+        false => LimitHit::Untold,
     }
 }
 
