@@ -132,7 +132,8 @@ fn open(pid: i32) -> Result<Option<OwnedFd>> {
     };
     match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
         Ok(pidfd) => Ok(Some(pidfd)),
-        Err(Errno::SRCH) => Ok(None),
+        // EINVAL: no process, but still the number of a session or process group.
+        Err(Errno::SRCH | Errno::INVAL) => Ok(None),
         Err(errno) => Err(Error::call(format!("pidfd_open({pid})"), errno)),
     }
 }

@@ -87,7 +87,8 @@ impl ProcessId {
     pub fn open(&self) -> Result<Option<OwnedFd>> {
         let Some(pid) = Pid::from_raw(self.pid) else { return Ok(None) };
         let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Err(Errno::SRCH) => return Ok(None),
+            // EINVAL: its number is still that of a session or process group, which outlives it.
+            Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
             other => other.call(|| format!("pidfd_open({})", self.pid))?,
         };
         // Compared after it was opened: until then the number could have become another one's.
