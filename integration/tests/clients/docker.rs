@@ -134,6 +134,16 @@ fn docker_runs_its_containers(t: &Test) {
     assert_eq!(docker.run(["logs", "web"]).ok(), "ready\nbye\n");
     docker.run(["rm", "web"]).ok();
 
+    reports_that_memory_ran_out(&docker);
+    docker.stop();
+    for root in myshim_integration::host::cgroup_roots() {
+        fs::remove_dir(root.join(format!("docker-{}", t.tag))).ok();
+    }
+    drop(containerd);
+    t.finish();
+}
+
+fn reports_that_memory_ran_out(docker: &Docker) {
     let run = [
         "run",
         "--net",
@@ -151,10 +161,4 @@ fn docker_runs_its_containers(t: &Test) {
     docker.run(run).exits(137);
     assert_eq!(docker.inspect("hungry", "{{.State.OOMKilled}}"), "true");
     docker.run(["rm", "hungry"]).ok();
-    docker.stop();
-    for root in myshim_integration::host::cgroup_roots() {
-        fs::remove_dir(root.join(format!("docker-{}", t.tag))).ok();
-    }
-    drop(containerd);
-    t.finish();
 }
