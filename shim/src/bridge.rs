@@ -1,18 +1,19 @@
-//! The bridge between async and the runtime: the one file that names both tokio and the process
-//! chain. What it calls does not block; what it awaits is a descriptor.
+//! The bridge between async and the runtime: it alone, with its folder, names both tokio and the
+//! process chain. What it calls does not block; what it awaits is a descriptor.
+
+mod mains;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use nix::errno::Errno;
 use runtime::process::{Answer, Operation, Request, Spawner, StartChannel, StartOutcome};
 use runtime::sys::process::SingleThreaded;
-use runtime::{At, Call, Error, Kind, Result};
+use runtime::{Call, Error, Kind, Result};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::warn;
 
-use crate::cell::Cell;
+use self::mains::Mains;
 use crate::readiness::{self, Polled};
 use crate::reaper::{Process, Reaper};
 
@@ -24,7 +25,7 @@ pub(crate) use runtime::process::{
 /// The process chain, as seen by tasks.
 #[derive(Debug)]
 pub(crate) struct Runtime {
-    spawner: Cell<Spawner>,
+    mains: Mains,
     reaper: Arc<Reaper>,
 }
 
@@ -68,8 +69,8 @@ impl Runtime {
         (spawner, child): (Spawner, Child),
         reaper: Arc<Reaper>,
     ) -> Result<Arc<Runtime>> {
-        drop(reaper.adopt(child)?);
-        Ok(Arc::new(Runtime { spawner: Cell::new(spawner), reaper }))
+        let mains = Mains::new((spawner, child), Arc::clone(&reaper))?;
+        Ok(Arc::new(Runtime { mains, reaper }))
     }
 
     /// Who reaps what the chain forks.
@@ -171,58 +172,38 @@ impl Runtime {
         }
     }
 
-    /// The one answer of an operation. The rest of its stream (main's pidfd may come later) is
-    /// read behind it.
+    /// The one answer of an operation.
     async fn answer(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer> {
-        let mut operation = polled(self.submit(request, fds)?)?;
-        let (mut main, mut made) = (None, Vec::new());
+        let (operation, main) = self.mains.submit(request, fds).await?;
+        let mut operation = polled(operation)?;
+        let mut made = Vec::new();
         let answer = loop {
             match next(&mut operation).await? {
-                Answer::Main(child) => main = Some(self.reaper.adopt(child)?),
                 Answer::Forked(child) => made.push(self.reaper.adopt(child)?),
                 answer => break answer,
             }
         };
+        match operation.into_inner().0.into_waiting() {
+            Some(waiting) => self.mains.put_back(waiting, main.clone()),
+            None => self.mains.replenish(),
+        }
         match answer {
             Answer::End => Err(orphaned(main, made).await),
-            answer => {
-                tokio::spawn(finish(operation, Arc::clone(&self.reaper)));
-                match answer {
-                    Answer::Failed(error) => Err(error),
-                    answer => Ok(answer),
-                }
-            }
-        }
-    }
-
-    /// A spawner that died is replaced by a new one: the daemon still has one thread.
-    fn submit(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Operation> {
-        let mut spawner = self.spawner.lock();
-        match spawner.submit(request, fds) {
-            Err(error) if is_gone(&error) => {
-                warn!(%error, "the spawner is gone: forking another");
-                let (another, child) = fork_spawner()?;
-                *spawner = another;
-                drop(self.reaper.adopt(child)?);
-                spawner.submit(request, fds).at("with a new spawner")
-            }
-            other => other,
+            Answer::Failed(error) => Err(error),
+            answer => Ok(answer),
         }
     }
 }
 
 /// Main died without an answer: ends what it had made, and says what main died of.
-async fn orphaned(main: Option<Process>, made: Vec<Process>) -> Error {
+async fn orphaned(mut main: Process, made: Vec<Process>) -> Error {
     let count = made.len();
     for mut process in made {
         // ESRCH: it has ended by itself, as it does when it finds main gone.
         drop(process.signal(SIGKILL));
         process.exited().await;
     }
-    let how = match main {
-        Some(mut main) => words(main.exited().await.status),
-        None => "before the daemon knew it".into(),
-    };
+    let how = words(main.exited().await.status);
     let how = format!("{how}, after it had made {count} processes");
     Error::new(Kind::PeerDied { who: MAIN.into(), how })
 }
@@ -240,27 +221,8 @@ fn is_death_of_main(error: &Error) -> bool {
     matches!(error.kind(), Kind::PeerDied { who, .. } if who == MAIN)
 }
 
-fn is_gone(error: &Error) -> bool {
-    matches!(error.errno(), Some(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN))
-}
-
 fn unexpected(answer: &Answer) -> Error {
     Error::new(Kind::Corrupt(format!("main answered with what was not asked for: {answer:?}")))
-}
-
-async fn finish(mut operation: AsyncFd<Polled<Operation>>, reaper: Arc<Reaper>) {
-    loop {
-        match next(&mut operation).await {
-            Ok(Answer::Main(child) | Answer::Forked(child)) => {
-                if let Err(error) = reaper.adopt(child) {
-                    warn!(%error, "a child of the chain is left to be swept");
-                }
-            }
-            Ok(Answer::End) => return,
-            Ok(answer) => warn!("main goes on after its answer: {answer:?}"),
-            Err(error) => return warn!(%error, "the rest of an operation's answers is lost"),
-        }
-    }
 }
 
 async fn next(operation: &mut AsyncFd<Polled<Operation>>) -> Result<Answer> {

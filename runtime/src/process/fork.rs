@@ -160,7 +160,8 @@ fn clone_init(main: &Main<'_>, flags: u64, setup: &Setup<'_>) -> Result<Forked> 
 
 /// A fork closes main's channels: the end of a channel must mean the end of main.
 pub(super) fn leave_main(single: &SingleThreaded, main: &Main<'_>, channels: &[&Channel]) {
-    for channel in channels.iter().copied().chain([main.daemon]) {
+    let daemon = [&main.daemon.requests, &main.daemon.news];
+    for channel in channels.iter().copied().chain(daemon) {
         crate::sys::fd::close_inherited(single, channel.as_fd());
     }
 }

@@ -1,18 +1,15 @@
-//! Main: one operation, then gone.
+//! Main: waits for a request, carries it out, and is gone; one that has only looked after a container
+//! is as it was before, and waits for the next.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
-use super::channel::{Channel, Deadline, Received};
-use super::operation::{Role, Wire};
+use super::channel::{Channel, Received};
+use super::operation::{self, Link, Role, Then, Wire};
 use super::{Child, Facts, Request, create, exec, upkeep};
 use crate::apply::rootfs::EmptyMountNamespace;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::plan::Host;
 use crate::sys::process::{self, SingleThreaded};
-
-/// The daemon has written the request before main exists.
-const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What an operation ends with, when it succeeds.
 pub(super) enum Outcome {
@@ -25,12 +22,12 @@ pub(super) enum Outcome {
         console: Option<OwnedFd>,
     },
     /// Done, with warnings.
-    Done(Vec<String>),
+    Done(Vec<String>, Then),
 }
 
 /// What every operation works with.
 pub(super) struct Main<'a> {
-    pub(super) daemon: &'a Channel,
+    pub(super) daemon: &'a Link,
     pub(super) single: &'a SingleThreaded,
     pub(super) host: &'a Host,
     /// Where init may start in place of a copy of the host's mounts; None where it cannot be had.
@@ -40,37 +37,55 @@ pub(super) struct Main<'a> {
 impl Main<'_> {
     /// Tells the daemon of a process that it will have to reap.
     pub(super) fn announce(&self, child: &Child, role: Role) -> Result<()> {
-        let forked = Wire::Forked { pid: child.pid, role };
-        self.daemon.send(&forked, &[child.pidfd.as_fd()])
+        let forked = operation::Forked { pid: child.pid, role };
+        self.daemon.news.send(&forked, &[child.pidfd.as_fd()])
     }
 }
 
 /// Main's whole life.
 pub(super) fn run(
-    daemon: &Channel,
+    daemon: &Link,
     single: &SingleThreaded,
     host: &Result<Host>,
     empty: Option<&EmptyMountNamespace>,
 ) -> ! {
-    super::set_name(c"myshim:main");
+    super::set_name(c"myshim:waits");
     die_with_daemon();
-    let outcome = match host {
-        Ok(host) => serve(&Main { daemon, single, host, empty }),
-        Err(error) => Err(error.clone().at("read the host's facts")),
-    };
-    let told = match outcome {
-        Ok(Outcome::Done(warnings)) => daemon.send(&Wire::Done { warnings }, &[]),
+    loop {
+        let outcome = match daemon.requests.receive_forever::<Request>() {
+            Ok(Received::Message(request, fds)) => {
+                super::set_name(c"myshim:main");
+                match host {
+                    Ok(host) => serve(&Main { daemon, single, host, empty }, request, fds),
+                    Err(error) => Err(error.clone().at("read the host's facts")),
+                }
+            }
+            Ok(Received::End | Received::Nothing) => process::exit(0),
+            Err(error) => Err(error.at("request")),
+        };
+        match answer(&daemon.requests, outcome) {
+            Ok(Then::Waits) => super::set_name(c"myshim:waits"),
+            Ok(Then::Ends) => process::exit(0),
+            // Who does not hear the answer sees the end of the stream without one.
+            Err(_) => process::exit(1),
+        }
+    }
+}
+
+fn answer(daemon: &Channel, outcome: Result<Outcome>) -> Result<Then> {
+    match outcome {
+        Ok(Outcome::Done(warnings, then)) => {
+            daemon.send(&Wire::Done { warnings, then }, &[]).map(|()| then)
+        }
         Ok(Outcome::Created { facts, start, console }) => {
             let fds: Vec<BorrowedFd<'_>> = [Some(start.as_fd()), console.as_ref().map(AsFd::as_fd)]
                 .into_iter()
                 .flatten()
                 .collect();
-            daemon.send(&Wire::Created { facts }, &fds)
+            daemon.send(&Wire::Created { facts }, &fds).map(|()| Then::Ends)
         }
-        Err(error) => daemon.send(&Wire::Failed(error), &[]),
-    };
-    // Who does not hear the answer sees the end of the stream without one.
-    process::exit(if told.is_ok() { 0 } else { 1 })
+        Err(error) => daemon.send(&Wire::Failed(error), &[]).map(|()| Then::Ends),
+    }
 }
 
 /// A main whose daemon is gone has nobody to answer, and may be waiting for a hook: it is killed,
@@ -82,23 +97,23 @@ fn die_with_daemon() {
         .unwrap_or_default();
 }
 
-fn serve(main: &Main<'_>) -> Result<Outcome> {
-    let deadline = Deadline::after(REQUEST_DEADLINE);
-    let Received::Message(request, fds) = main.daemon.receive::<Request>("request", &deadline)?
-    else {
-        return Err(Error::new(Kind::Corrupt("the daemon ended before it sent a request".into())));
-    };
+fn serve(main: &Main<'_>, request: Request, fds: Vec<OwnedFd>) -> Result<Outcome> {
     match request {
         Request::Create(request) => create::run(main, &request, fds),
         Request::Exec(request) => exec::run(main, &request, fds),
-        Request::Delete(request) => upkeep::delete(main, &request).map(Outcome::Done),
-        Request::Update(request) => upkeep::update(&request).map(Outcome::Done),
+        Request::Delete(request) => upkeep::delete(main, &request),
+        Request::Update(request) => {
+            upkeep::update(&request).map(|warnings| Outcome::Done(warnings, Then::Waits))
+        }
         Request::Freeze(request) => upkeep::freeze(&request).map(done),
         Request::KillAll(request) => upkeep::kill_all(&request).map(done),
-        Request::Poststart(request) => upkeep::poststart(main, &request).map(done),
+        // Hooks have a directory of their own.
+        Request::Poststart(request) => {
+            upkeep::poststart(main, &request).map(|()| Outcome::Done(Vec::new(), Then::Ends))
+        }
     }
 }
 
 fn done((): ()) -> Outcome {
-    Outcome::Done(Vec::new())
+    Outcome::Done(Vec::new(), Then::Waits)
 }

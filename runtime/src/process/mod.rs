@@ -37,9 +37,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use crate::error::Call;
 
 pub use gate::{start_container, status};
-pub use operation::{Operation, StartChannel, StartOutcome};
+pub use operation::{Operation, StartChannel, StartOutcome, WaitingMain};
 pub use request::*;
-pub use spawner::Spawner;
+pub use spawner::{Ordered, Spawner};
 pub use upkeep::delete_container;
 
 /// CLONE_PARENT of linux/sched.h: the caller's parent becomes the child's.

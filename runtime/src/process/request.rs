@@ -1,9 +1,12 @@
 //! What the daemon may ask of main, and what it is answered.
 //!
 //! ```text
-//!  daemon --Request (+ fds)--> main      one SEQPACKET socket pair per operation
-//!         <--Forked (+ pidfd)-- spawner  main exists; its pidfd, to reap it
-//!         <--Created | Done | Failed--   exactly one, then the end of the stream
+//!  daemon --order--> spawner             ahead of the operation
+//!         <--Forked (+ fds)--            main exists and waits: its pidfd, its two channels
+//!
+//!  daemon --Request (+ fds)--> main
+//!         <--Created | Done | Failed--   exactly one; then main ends, or waits for another
+//!         <==Forked (+ pidfd)==          what it has made, on the other channel
 //!
 //!  daemon --Start--> init                the channel that came with Created
 //!         <--Failed | end of stream--    the end of the stream is the execve
@@ -202,8 +205,6 @@ pub struct Child {
 /// What an operation answers.
 #[derive(Debug)]
 pub enum Answer {
-    /// The spawner has forked main. Comes at any point before the end of the stream.
-    Main(Child),
     /// Main has made a process, which the operation is not about, or which it has lost.
     Forked(Child),
     /// Create and exec: the process waits for start.

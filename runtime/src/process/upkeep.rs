@@ -6,7 +6,8 @@ use std::path::Path;
 use rustix::io::Errno;
 use rustix::process::Signal;
 
-use super::main::Main;
+use super::main::{Main, Outcome};
+use super::operation::Then;
 use super::{
     DeleteRequest, FreezeRequest, Freezer, KillAllRequest, PoststartRequest, UpdateRequest,
 };
@@ -21,8 +22,9 @@ use crate::spec;
 use crate::sys::process::SingleThreaded;
 
 /// Kills what is left, runs the poststop hooks, removes cgroup and state.
-pub(super) fn delete(main: &Main<'_>, request: &DeleteRequest) -> Result<Vec<String>> {
-    delete_container(&request.state_dir, main.single)
+pub(super) fn delete(main: &Main<'_>, request: &DeleteRequest) -> Result<Outcome> {
+    let (warnings, then) = remove(&request.state_dir, main.single)?;
+    Ok(Outcome::Done(warnings, then))
 }
 
 /// Removes what is left of the container whose state is in `state_dir`: for a main, and for a
@@ -33,8 +35,12 @@ pub(super) fn delete(main: &Main<'_>, request: &DeleteRequest) -> Result<Vec<Str
 /// What could not be removed; the state stays, for another try. Poststop hooks that fail are
 /// warnings: the rest goes on (runtime.md, lifecycle 13).
 pub fn delete_container(state_dir: &Path, single: &SingleThreaded) -> Result<Vec<String>> {
+    remove(state_dir, single).map(|(warnings, _)| warnings)
+}
+
+fn remove(state_dir: &Path, single: &SingleThreaded) -> Result<(Vec<String>, Then)> {
     let dir = StateDir::open(state_dir);
-    let Some(state) = dir.load()? else { return dir.remove().map(|()| Vec::new()) };
+    let Some(state) = dir.load()? else { return dir.remove().map(|()| (Vec::new(), Then::Waits)) };
     let cgroup = Cgroup::open(&state.cgroup);
     if let Some(init) = state.init {
         // Whoever thaws is killed before it can run.
@@ -50,7 +56,9 @@ pub fn delete_container(state_dir: &Path, single: &SingleThreaded) -> Result<Vec
     }
     let failed = poststop(&state, single);
     dir.remove()?;
-    Ok(failed.iter().map(Error::to_string).collect())
+    // Hooks run in the bundle, and this process with them.
+    let then = if state.hooks.poststop.is_empty() { Then::Waits } else { Then::Ends };
+    Ok((failed.iter().map(Error::to_string).collect(), then))
 }
 
 /// Init itself, wherever it may have moved to.
