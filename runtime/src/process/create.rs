@@ -76,9 +76,18 @@ fn make<'a>(
         _ => OldTree::Host { site: &plan.site },
     };
     let cgroup = cgroup.paths().clone();
-    let setup =
-        Setup { plan, joins, entry, cgroup: cgroup.clone(), rootfs, old_tree, stdio, handover };
-    let peer = fork::fork(main, setup, deadline(plan), undo)?;
+    let setup = Setup {
+        plan,
+        joins,
+        entry,
+        cgroup: cgroup.clone(),
+        rootfs,
+        old_tree,
+        stdio,
+        handover,
+        deadline: deadline(plan),
+    };
+    let peer = fork::fork(main, setup, undo)?;
     // From here there is a container, and its end has hooks (runtime.md, "Lifecycle", 12 and 13).
     undo.afterwards("poststop hooks", || poststop(main, plan));
     let pid = peer.child.pid;
