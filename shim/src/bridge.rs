@@ -5,6 +5,7 @@ mod mains;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use runtime::process::{Answer, Operation, Request, Spawner, StartChannel, StartOutcome};
 use runtime::sys::process::SingleThreaded;
@@ -14,6 +15,7 @@ use tokio::io::unix::AsyncFd;
 use tracing::warn;
 
 use self::mains::Mains;
+use crate::journal::Journal;
 use crate::readiness::{self, Polled};
 use crate::reaper::{Process, Reaper};
 
@@ -27,6 +29,7 @@ pub(crate) use runtime::process::{
 pub(crate) struct Runtime {
     mains: Mains,
     reaper: Arc<Reaper>,
+    journal: Journal,
 }
 
 /// Compiled seccomp filters, shared by all daemons of a host: a profile is compiled once a boot.
@@ -70,7 +73,12 @@ impl Runtime {
         reaper: Arc<Reaper>,
     ) -> Result<Arc<Runtime>> {
         let mains = Mains::new((spawner, child), Arc::clone(&reaper))?;
-        Ok(Arc::new(Runtime { mains, reaper }))
+        Ok(Arc::new(Runtime { mains, reaper, journal: Journal::default() }))
+    }
+
+    /// What operations have lately spent their time on.
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// Who reaps what the chain forks.
@@ -174,6 +182,7 @@ impl Runtime {
 
     /// The one answer of an operation.
     async fn answer(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer> {
+        let begin = Instant::now();
         let (operation, main) = self.mains.submit(request, fds).await?;
         let mut operation = polled(operation)?;
         let mut made = Vec::new();
@@ -183,7 +192,10 @@ impl Runtime {
                 answer => break answer,
             }
         };
-        match operation.into_inner().0.into_waiting() {
+        let operation = operation.into_inner().0;
+        let failed = matches!(answer, Answer::Failed(_));
+        self.journal.note(&request.title(), begin.elapsed(), operation.phases(), failed);
+        match operation.into_waiting() {
             Some(waiting) => self.mains.put_back(waiting, main.clone()),
             None => self.mains.replenish(),
         }
@@ -240,11 +252,19 @@ async fn next(operation: &mut AsyncFd<Polled<Operation>>) -> Result<Answer> {
 pub(crate) struct Start(AsyncFd<Polled<StartChannel>>);
 
 impl Start {
-    /// Lets the process execute the user's program, and waits until it has.
+    /// Lets the process execute the user's program, and waits until it has. `title` is for the
+    /// journal.
     ///
     /// # Errors
     /// It could not, and is dead or about to be.
-    pub(crate) async fn run(mut self) -> Result<()> {
+    pub(crate) async fn run(self, title: &str, journal: &Journal) -> Result<()> {
+        let begin = Instant::now();
+        let outcome = self.until_executed().await;
+        journal.note(title, begin.elapsed(), "", outcome.is_err());
+        outcome
+    }
+
+    async fn until_executed(mut self) -> Result<()> {
         if let Err(error) = self.0.get_ref().0.start() {
             // It is gone; its last words may still be there.
             return self.outcome().await.and(Err(error));

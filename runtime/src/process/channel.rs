@@ -84,6 +84,11 @@ impl Channel {
         Channel { socket }
     }
 
+    /// The socket, for another process's channel.
+    pub(super) fn socket(self) -> OwnedFd {
+        self.socket
+    }
+
     /// The same channel by a descriptor that is not below `lowest`.
     ///
     /// # Errors

@@ -4,12 +4,13 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::channel::{Channel, Received};
-use super::operation::{self, Link, Role, Then, Wire};
+use super::operation::{End, Link, News, Role, Then, Wire};
 use super::{Child, Facts, Request, create, exec, upkeep};
 use crate::apply::rootfs::EmptyMountNamespace;
 use crate::error::Result;
 use crate::plan::Host;
 use crate::sys::process::{self, SingleThreaded};
+use crate::sys::{phases, prefault};
 
 /// What an operation ends with, when it succeeds.
 pub(super) enum Outcome {
@@ -37,7 +38,7 @@ pub(super) struct Main<'a> {
 impl Main<'_> {
     /// Tells the daemon of a process that it will have to reap.
     pub(super) fn announce(&self, child: &Child, role: Role) -> Result<()> {
-        let forked = operation::Forked { pid: child.pid, role };
+        let forked = News::Forked { pid: child.pid, role };
         self.daemon.news.send(&forked, &[child.pidfd.as_fd()])
     }
 }
@@ -51,6 +52,9 @@ pub(super) fn run(
 ) -> ! {
     super::set_name(c"myshim:waits");
     die_with_daemon();
+    // Without the page there are no phases to tell, and nothing else is missing.
+    phases::keep().unwrap_or_default();
+    prefault::touch();
     loop {
         let outcome = match daemon.requests.receive_forever::<Request>() {
             Ok(Received::Message(request, fds)) => {
@@ -73,19 +77,17 @@ pub(super) fn run(
 }
 
 fn answer(daemon: &Channel, outcome: Result<Outcome>) -> Result<Then> {
-    match outcome {
-        Ok(Outcome::Done(warnings, then)) => {
-            daemon.send(&Wire::Done { warnings, then }, &[]).map(|()| then)
-        }
+    let phases = phases::take();
+    let (end, fds, then) = match outcome {
+        Ok(Outcome::Done(warnings, then)) => (End::Done { warnings, then }, Vec::new(), then),
         Ok(Outcome::Created { facts, start, console }) => {
-            let fds: Vec<BorrowedFd<'_>> = [Some(start.as_fd()), console.as_ref().map(AsFd::as_fd)]
-                .into_iter()
-                .flatten()
-                .collect();
-            daemon.send(&Wire::Created { facts }, &fds).map(|()| Then::Ends)
+            let fds = [Some(start.socket()), console].into_iter().flatten().collect();
+            (End::Created { facts }, fds, Then::Ends)
         }
-        Err(error) => daemon.send(&Wire::Failed(error), &[]).map(|()| Then::Ends),
-    }
+        Err(error) => (End::Failed(error), Vec::new(), Then::Ends),
+    };
+    let fds: Vec<BorrowedFd<'_>> = fds.iter().map(OwnedFd::as_fd).collect();
+    daemon.send(&Wire { end, phases }, &fds).map(|()| then)
 }
 
 /// A main whose daemon is gone has nobody to answer, and may be waiting for a hook: it is killed,

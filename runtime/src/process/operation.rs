@@ -11,7 +11,15 @@ use crate::error::{Error, Kind, Result};
 
 /// What main sends to the daemon as the answer to its request.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Wire {
+pub(super) struct Wire {
+    /// First: tests of deaths know a message by its first word.
+    pub(super) end: End,
+    pub(super) phases: String,
+}
+
+/// How an operation ended.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum End {
     /// Fds: the channel to the process that waits for start, then its console when it has one.
     Created { facts: Facts },
     /// Done; what went wrong and does not matter to the outcome; what main does next.
@@ -20,11 +28,11 @@ pub(super) enum Wire {
     Failed(Error),
 }
 
-/// What main tells of a process that it has made. Fd: its pidfd.
+/// What main tells while it works.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Forked {
-    pub(super) pid: i32,
-    pub(super) role: Role,
+pub(super) enum News {
+    /// It has made a process. Fd: its pidfd.
+    Forked { pid: i32, role: Role },
 }
 
 /// What main does when it has answered.
@@ -49,7 +57,7 @@ pub(super) enum Role {
 pub(super) struct Link {
     /// Requests, and one answer to each.
     pub(super) requests: Channel,
-    /// [`Forked`]: what main has made, at once. It has a channel of its own because the daemon
+    /// [`News`]: what main has made, at once. It has a channel of its own because the daemon
     /// looks there only when the operation ends, and is not to be woken up before.
     pub(super) news: Channel,
 }
@@ -66,7 +74,8 @@ impl WaitingMain {
     /// sendmsg(2); EPIPE: it has died while it waited, and another one may do.
     pub fn submit(self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Operation> {
         self.0.requests.send(request, fds)?;
-        Ok(Operation { link: self.0, queue: VecDeque::new(), then: Then::Ends })
+        let (queue, phases) = (VecDeque::new(), String::new());
+        Ok(Operation { link: self.0, queue, then: Then::Ends, phases })
     }
 }
 
@@ -77,6 +86,7 @@ pub struct Operation {
     /// What is still to be handed out.
     queue: VecDeque<Answer>,
     then: Then,
+    phases: String,
 }
 
 impl Operation {
@@ -91,17 +101,26 @@ impl Operation {
         if let Some(answer) = self.queue.pop_front() {
             return Ok(Some(answer));
         }
-        match self.link.requests.try_receive::<Wire>()? {
+        let (Wire { end, phases }, fds) = match self.link.requests.try_receive()? {
             Received::Nothing => return Ok(None),
-            Received::End => self.ended(Answer::End)?,
-            Received::Message(Wire::Done { warnings, then }, _) => {
+            Received::End => return self.ended(Answer::End).map(|()| self.queue.pop_front()),
+            Received::Message(wire, fds) => (wire, fds),
+        };
+        self.phases = phases;
+        match end {
+            End::Done { warnings, then } => {
                 self.then = then;
                 self.ended(Answer::Done { warnings })?;
             }
-            Received::Message(Wire::Failed(error), _) => self.ended(Answer::Failed(error))?,
-            Received::Message(Wire::Created { facts }, fds) => self.created(facts, fds)?,
+            End::Failed(error) => self.ended(Answer::Failed(error))?,
+            End::Created { facts } => self.created(facts, fds)?,
         }
         Ok(self.queue.pop_front())
+    }
+
+    /// What was done for how long, in µs, once there is an answer: see [`crate::sys::phases::take`].
+    pub fn phases(&self) -> &str {
+        &self.phases
     }
 
     /// Main, when it has answered and waits for another request.
@@ -112,7 +131,9 @@ impl Operation {
     /// What main has made and not been asked for yet.
     fn made(&self) -> Result<Vec<(Role, Child)>> {
         let mut made = Vec::new();
-        while let Received::Message(Forked { pid, role }, fds) = self.link.news.try_receive()? {
+        while let Received::Message(News::Forked { pid, role }, fds) =
+            self.link.news.try_receive()?
+        {
             let pidfd = fds.into_iter().next().ok_or_else(|| missing("pidfd"))?;
             made.push((role, Child { pid, pidfd }));
         }

@@ -13,7 +13,7 @@
 //! ```
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,25 @@ pub enum Request {
     KillAll(KillAllRequest),
     /// Runs the poststart hooks (after the user's program runs).
     Poststart(PoststartRequest),
+}
+
+impl Request {
+    /// What it is, and of what, for the log: `exec probe of web`.
+    pub fn title(&self) -> String {
+        let of = |state_dir: &Path| {
+            let bundle = state_dir.parent().and_then(Path::file_name).unwrap_or_default();
+            bundle.to_string_lossy().into_owned()
+        };
+        match self {
+            Request::Create(create) => format!("create {}", create.id),
+            Request::Exec(exec) => format!("exec {} of {}", exec.exec_id, of(&exec.state_dir)),
+            Request::Delete(delete) => format!("delete {}", of(&delete.state_dir)),
+            Request::Update(update) => format!("update {}", of(&update.state_dir)),
+            Request::Freeze(freeze) => format!("{:?} {}", freeze.freezer, of(&freeze.state_dir)),
+            Request::KillAll(kill) => format!("kill all of {}", of(&kill.state_dir)),
+            Request::Poststart(hooks) => format!("poststart of {}", of(&hooks.state_dir)),
+        }
+    }
 }
 
 /// See [`Request::Create`].

@@ -14,6 +14,7 @@ use crate::apply::{cwd, home, identity, keyring, lsm, rlimits, scheduling, secco
 use crate::error::{At, Call, Result};
 use crate::plan::{Process, Seccomp};
 use crate::sys::fd;
+use crate::sys::phases;
 use crate::sys::process::{self, CloseHow, SingleThreaded};
 use crate::sys::procfs::Procfs;
 
@@ -184,6 +185,7 @@ pub(super) fn fail(main: &ToParent<'_>, error: crate::Error) -> ! {
 /// Loads the filter. Its listener goes to main by number (pidfd_getfd(2)): to send it would take
 /// calls that the filter may notify of, with nobody to answer yet.
 fn load(filter: &Seccomp, main: &ToParent<'_>) -> Result<()> {
+    phases::mark(c"seccomp");
     match seccomp::load(filter).at("seccomp")? {
         Some(listener) => main.ask(&ToMain::Listener { fd: listener.as_raw_fd() }).at("seccomp"),
         None => Ok(()),

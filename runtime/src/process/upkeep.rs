@@ -19,6 +19,7 @@ use crate::container::{ProcessId, State, StateDir};
 use crate::error::{At, Call, Error, Result};
 use crate::plan::Hook;
 use crate::spec;
+use crate::sys::phases;
 use crate::sys::process::SingleThreaded;
 
 /// Kills what is left, runs the poststop hooks, removes cgroup and state.
@@ -43,11 +44,14 @@ fn remove(state_dir: &Path, single: &SingleThreaded) -> Result<(Vec<String>, The
     let Some(state) = dir.load()? else { return dir.remove().map(|()| (Vec::new(), Then::Waits)) };
     let cgroup = Cgroup::open(&state.cgroup);
     if let Some(init) = state.init {
+        phases::mark(c"kill");
         // Whoever thaws is killed before it can run.
         cgroup.kill_all(Signal::KILL.as_raw()).at("kill")?;
         kill(init)?;
     }
+    phases::mark(c"cgroup");
     cgroup.remove().at("remove cgroup")?;
+    phases::mark(c"state");
     if let Some(site) = &state.rootfs_on_host {
         rootfs::detach_from_host(site).at("unmount rootfs")?;
     }

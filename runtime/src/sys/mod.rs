@@ -19,6 +19,8 @@ pub mod loopback;
 pub mod mount;
 pub mod netlink;
 pub mod nsfs;
+pub mod phases;
+pub mod prefault;
 pub mod process;
 pub mod procfs;
 pub mod rlimit;

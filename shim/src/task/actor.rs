@@ -240,7 +240,8 @@ impl Actor {
             return self.context.report(Report::Started(Err(error)));
         };
         self.spawn(|context| async move {
-            if let Err(error) = start.run().await {
+            let title = format!("start {}", context.container.id);
+            if let Err(error) = start.run(&title, context.daemon.runtime.journal()).await {
                 let error = error.at("OCI runtime start failed");
                 return context.report(Report::Started(Err(error)));
             }
@@ -369,7 +370,8 @@ async fn make_exec(
     };
     let io = prepared.attach(made.console.take()).at("start to copy streams")?;
     // On failure it ends by itself, and is reaped.
-    made.start.run().await?;
+    let title = format!("start {} of {}", new.id, context.container.id);
+    made.start.run(&title, runtime.journal()).await?;
     Ok((made.process, io))
 }
 
