@@ -100,11 +100,11 @@ fn make<'a>(
     state.init = ProcessId::of(pid)?;
     state.cgroup = cgroup.clone();
     dir.update(&state)?;
-    let (start, console) = meet(main, plan, &state, peer, undo)?.ready()?;
+    let waiting = meet(main, plan, &state, peer, undo)?.ready()?;
     if let Some(pid_file) = pid_file {
         pid_file.write(pid)?;
     }
-    Ok(Outcome::Created { facts: facts(plan, &cgroup), start, console })
+    Ok(Outcome::Created { facts: facts(plan, &cgroup), waiting })
 }
 
 /// Writes down what is about to be made, before any of it is: a main that is killed leaves

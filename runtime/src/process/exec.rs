@@ -96,11 +96,11 @@ fn make(
         rendezvous::hand_over(listener, &told, &peer)?;
     }
     let pid = peer.child.pid;
-    let (start, console) = peer.ready()?;
+    let waiting = peer.ready()?;
     if let Some(pid_file) = pid_file {
         pid_file.write(pid)?;
     }
-    Ok(Outcome::Created { facts: facts(state), start, console })
+    Ok(Outcome::Created { facts: facts(state), waiting })
 }
 
 /// The container's init, which must be there: it holds the namespaces.
@@ -181,7 +181,7 @@ impl<'a> Way<'a> for Setup<'a> {
         super::set_name(c"tenant:entry");
         let main = ToParent { channel };
         match establish(self, &main, single, came) {
-            Ok(target) => target.serve(single, || Ok(())),
+            Ok(target) => target.serve(single, None),
             Err(error) => target::fail(&main, error),
         }
     }

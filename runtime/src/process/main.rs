@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::channel::{Channel, Received};
 use super::operation::{End, Link, News, Role, Then, Wire};
+use super::protocol::Waiting;
 use super::{Child, Facts, Request, create, exec, upkeep};
 use crate::apply::rootfs::EmptyMountNamespace;
 use crate::error::Result;
@@ -15,13 +16,7 @@ use crate::sys::{phases, prefault};
 /// What an operation ends with, when it succeeds.
 pub(super) enum Outcome {
     /// A process waits for start.
-    Created {
-        facts: Facts,
-        /// The channel to it.
-        start: Channel,
-        /// Its pseudo terminal's master.
-        console: Option<OwnedFd>,
-    },
+    Created { facts: Facts, waiting: Waiting },
     /// Done, with warnings.
     Done(Vec<String>, Then),
 }
@@ -80,9 +75,10 @@ fn answer(daemon: &Channel, outcome: Result<Outcome>) -> Result<Then> {
     let phases = phases::take();
     let (end, fds, then) = match outcome {
         Ok(Outcome::Done(warnings, then)) => (End::Done { warnings, then }, Vec::new(), then),
-        Ok(Outcome::Created { facts, start, console }) => {
-            let fds = [Some(start.socket()), console].into_iter().flatten().collect();
-            (End::Created { facts }, fds, Then::Ends)
+        Ok(Outcome::Created { facts, waiting }) => {
+            let Waiting { channel, console, who, oom_kills_before } = waiting;
+            let fds = [Some(channel.socket()), console].into_iter().flatten().collect();
+            (End::Created { facts, who: who.into(), oom_kills_before }, fds, Then::Ends)
         }
         Err(error) => (End::Failed(error), Vec::new(), Then::Ends),
     };

@@ -37,6 +37,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use crate::error::Call;
 use crate::sys::phases;
 
+pub use death::{Death, describe_status};
 pub use gate::{start_container, status};
 pub use operation::{Operation, StartChannel, StartOutcome, WaitingMain};
 pub use request::*;

@@ -235,13 +235,15 @@ impl Actor {
     }
 
     fn start_init(&mut self) {
-        let Some(start) = self.start.take() else {
+        let process = self.held.get(&INIT).map(|held| held.process.clone());
+        let Some((start, mut process)) = self.start.take().zip(process) else {
             let error = not_now("its start was tried before, and failed");
             return self.context.report(Report::Started(Err(error)));
         };
         self.spawn(|context| async move {
             let title = format!("start {}", context.container.id);
-            if let Err(error) = start.run(&title, context.daemon.runtime.journal()).await {
+            let journal = context.daemon.runtime.journal();
+            if let Err(error) = start.run(&title, &mut process, journal).await {
                 let error = error.at("OCI runtime start failed");
                 return context.report(Report::Started(Err(error)));
             }
@@ -371,7 +373,7 @@ async fn make_exec(
     let io = prepared.attach(made.console.take()).at("start to copy streams")?;
     // On failure it ends by itself, and is reaped.
     let title = format!("start {} of {}", new.id, context.container.id);
-    made.start.run(&title, runtime.journal()).await?;
+    made.start.run(&title, &mut made.process, runtime.journal()).await?;
     Ok((made.process, io))
 }
 
