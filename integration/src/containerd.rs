@@ -1,5 +1,6 @@
 //! Private containerds: own root, state, sockets and configuration in one short folder.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -215,6 +216,8 @@ const CRI: [&str; 3] =
 #[derive(Debug)]
 pub struct Daemon {
     endpoint: Endpoint,
+    /// Where it finds shims, and they their runtimes.
+    path: OsString,
     process: Option<Running>,
 }
 
@@ -225,7 +228,16 @@ impl Daemon {
     /// When it does not come up; the message carries its log.
     #[must_use]
     pub fn start(version: Version, dir: &Path, namespace: &str) -> Self {
-        Self::configured(version, dir, namespace, None)
+        Self::configured(version, dir, namespace, shim_dir(version).into(), None)
+    }
+
+    /// The same, with a PATH on which there is more than the shim under test: for benches.
+    ///
+    /// # Panics
+    /// As [`Daemon::start`].
+    #[must_use]
+    pub fn start_with_path(version: Version, dir: &Path, namespace: &str, path: OsString) -> Self {
+        Self::configured(version, dir, namespace, path, None)
     }
 
     /// Starts one in `dir` that serves CRI, with `cri` at the end of its configuration.
@@ -234,16 +246,22 @@ impl Daemon {
     /// When it does not come up; the message carries its log.
     #[must_use]
     pub fn start_with_cri(version: Version, dir: &Path, cri: &str) -> Self {
-        Self::configured(version, dir, "k8s.io", Some(cri))
+        Self::configured(version, dir, "k8s.io", shim_dir(version).into(), Some(cri))
     }
 
-    fn configured(version: Version, dir: &Path, namespace: &str, cri: Option<&str>) -> Self {
+    fn configured(
+        version: Version,
+        dir: &Path,
+        namespace: &str,
+        path: OsString,
+        cri: Option<&str>,
+    ) -> Self {
         assert!(dir.as_os_str().len() <= 38, "too long for the sockets in it: {}", dir.display());
         fs::create_dir_all(dir).unwrap();
         let endpoint =
             Endpoint { version, dir: dir.to_path_buf(), namespace: namespace.to_owned() };
         fs::write(dir.join("config.toml"), endpoint.config(cri)).unwrap();
-        let mut daemon = Self { endpoint, process: None };
+        let mut daemon = Self { endpoint, path, process: None };
         daemon.up();
         daemon
     }
@@ -272,7 +290,7 @@ impl Daemon {
         let mut command = Command::new("/usr/bin/setpriv");
         command.args(["--pdeathsig", "TERM", "--"]).arg(endpoint.version.bin().join("containerd"));
         command.arg("--config").arg(endpoint.dir.join("config.toml"));
-        command.env_clear().env("PATH", shim_dir(endpoint.version));
+        command.env_clear().env("PATH", &self.path);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let mut process = Running::start(command);
         let answers = wait::within(wait::SOON, || {

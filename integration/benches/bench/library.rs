@@ -44,6 +44,7 @@ impl Library {
 
     /// A container from nothing to nothing.
     pub(crate) fn create(&mut self, network: Network) -> Duration {
+        self.settle();
         let bundle = self.bundle("c", network, &["true"]);
         let begin = Instant::now();
         let created = self.make(&bundle, "c", &self.layers);
@@ -62,6 +63,7 @@ impl Library {
             start(created.start);
             self.sleeper = Some(created.process);
         }
+        self.settle();
         let init = &self.sleeper.as_ref().unwrap().pidfd;
         let begin = Instant::now();
         let request = Request::Exec(ExecRequest {
@@ -138,6 +140,12 @@ impl Library {
             }
         }
         answer
+    }
+
+    /// Waits until a main waits for the next operation.
+    pub(crate) fn settle(&self) {
+        let waiting = self.waiting.borrow_mut().take().unwrap_or_else(|| self.main());
+        *self.waiting.borrow_mut() = Some(waiting);
     }
 
     fn main(&self) -> (WaitingMain, Child) {

@@ -11,6 +11,8 @@
 
 pub mod bpf;
 pub mod child;
+#[cfg(feature = "counting")]
+pub mod counting;
 pub mod fd;
 mod inherited;
 pub mod inside;
