@@ -5,7 +5,9 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use runtime::process::{Answer, Child, Created, Request, Spawner, StartChannel, StartOutcome};
+use runtime::process::{
+    Answer, Child, Created, DeleteRequest, Request, Spawner, StartChannel, StartOutcome,
+};
 use runtime::sys::process::SingleThreaded;
 use runtime::{Call, Error, Kind, Result};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -55,8 +57,7 @@ fn answer(request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer> {
     drop(operation);
     let ended = reap(&main)?;
     if matches!(answer, Answer::End) {
-        // What it has made may wait for whoever starts it.
-        forked.iter().try_for_each(kill)?;
+        end_orphans(request, &forked)?;
     }
     forked.iter().try_for_each(|child| reap(child).map(drop))?;
     match answer {
@@ -67,6 +68,16 @@ fn answer(request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer> {
         }
         answer => Ok(answer),
     }
+}
+
+/// What a main has made that died may wait for whoever starts it.
+fn end_orphans(request: &Request, forked: &[Child]) -> Result<()> {
+    if let Request::Create(create) = request {
+        let delete = Request::Delete(DeleteRequest { state_dir: create.state_dir.clone() });
+        let pidfds: Vec<_> = forked.iter().map(|child| child.pidfd.as_fd()).collect();
+        answer(&delete, &pidfds)?;
+    }
+    forked.iter().try_for_each(kill)
 }
 
 fn kill(child: &Child) -> Result<()> {

@@ -8,6 +8,7 @@ use super::operation::{End, Link, News, Role, Then, Wire};
 use super::protocol::Waiting;
 use super::{Child, Facts, Request, create, exec, upkeep};
 use crate::apply::rootfs::EmptyMountNamespace;
+use crate::container::StateDir;
 use crate::error::Result;
 use crate::plan::Host;
 use crate::sys::process::{self, SingleThreaded};
@@ -16,7 +17,12 @@ use crate::sys::{phases, prefault};
 /// What an operation ends with, when it succeeds.
 pub(super) enum Outcome {
     /// A process waits for start.
-    Created { facts: Facts, waiting: Waiting },
+    Created {
+        facts: Facts,
+        waiting: Waiting,
+        /// Where there is a record of network devices, to be forgotten once the daemon knows.
+        unfinished: Option<StateDir>,
+    },
     /// Done, with warnings.
     Done(Vec<String>, Then),
 }
@@ -73,9 +79,11 @@ pub(super) fn run(
 
 fn answer(daemon: &Channel, outcome: Result<Outcome>) -> Result<Then> {
     let phases = phases::take();
+    let mut recorded = None;
     let (end, fds, then) = match outcome {
         Ok(Outcome::Done(warnings, then)) => (End::Done { warnings, then }, Vec::new(), then),
-        Ok(Outcome::Created { facts, waiting }) => {
+        Ok(Outcome::Created { facts, waiting, unfinished }) => {
+            recorded = unfinished;
             let Waiting { channel, console, who, oom_kills_before } = waiting;
             let fds = [Some(channel.socket()), console].into_iter().flatten().collect();
             (End::Created { facts, who: who.into(), oom_kills_before }, fds, Then::Ends)
@@ -83,7 +91,8 @@ fn answer(daemon: &Channel, outcome: Result<Outcome>) -> Result<Then> {
         Err(error) => (End::Failed(error), Vec::new(), Then::Ends),
     };
     let fds: Vec<BorrowedFd<'_>> = fds.iter().map(OwnedFd::as_fd).collect();
-    daemon.send(&Wire { end, phases }, &fds).map(|()| then)
+    daemon.send(&Wire { end, phases }, &fds)?;
+    recorded.map_or(Ok(()), |dir| dir.forget_net_devices()).map(|()| then)
 }
 
 /// A main whose daemon is gone has nobody to answer, and may be waiting for a hook: it is killed,
@@ -99,7 +108,7 @@ fn serve(main: &Main<'_>, request: Request, fds: Vec<OwnedFd>) -> Result<Outcome
     match request {
         Request::Create(request) => create::run(main, &request, fds),
         Request::Exec(request) => exec::run(main, &request, fds),
-        Request::Delete(request) => upkeep::delete(main, &request),
+        Request::Delete(request) => upkeep::delete(main, &request, &fds),
         Request::Update(request) => {
             upkeep::update(&request).map(|warnings| Outcome::Done(warnings, Then::Waits))
         }

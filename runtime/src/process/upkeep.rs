@@ -1,6 +1,7 @@
 //! Main's part of what is done to a container that exists: delete, update, freeze, kill, and the
 //! poststart hooks. Each may block, which is why the daemon leaves it to a main.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::io::Errno;
@@ -8,6 +9,7 @@ use rustix::process::Signal;
 
 use super::main::{Main, Outcome};
 use super::operation::Then;
+use super::rendezvous::put_devices_back;
 use super::{
     DeleteRequest, FreezeRequest, Freezer, KillAllRequest, PoststartRequest, UpdateRequest,
 };
@@ -22,9 +24,14 @@ use crate::spec;
 use crate::sys::phases;
 use crate::sys::process::SingleThreaded;
 
-/// Kills what is left, runs the poststop hooks, removes cgroup and state.
-pub(super) fn delete(main: &Main<'_>, request: &DeleteRequest) -> Result<Outcome> {
-    let (warnings, then) = remove(&request.state_dir, main.single)?;
+/// Kills what is left, runs the poststop hooks, removes cgroup and state. `orphans` are pidfds of
+/// processes that the state may not know.
+pub(super) fn delete(
+    main: &Main<'_>,
+    request: &DeleteRequest,
+    orphans: &[OwnedFd],
+) -> Result<Outcome> {
+    let (warnings, then) = delete_all(&request.state_dir, orphans, main.single)?;
     Ok(Outcome::Done(warnings, then))
 }
 
@@ -36,18 +43,29 @@ pub(super) fn delete(main: &Main<'_>, request: &DeleteRequest) -> Result<Outcome
 /// What could not be removed; the state stays, for another try. Poststop hooks that fail are
 /// warnings: the rest goes on (runtime.md, lifecycle 13).
 pub fn delete_container(state_dir: &Path, single: &SingleThreaded) -> Result<Vec<String>> {
-    remove(state_dir, single).map(|(warnings, _)| warnings)
+    delete_all(state_dir, &[], single).map(|(warnings, _)| warnings)
 }
 
-fn remove(state_dir: &Path, single: &SingleThreaded) -> Result<(Vec<String>, Then)> {
+fn delete_all(
+    state_dir: &Path,
+    orphans: &[OwnedFd],
+    single: &SingleThreaded,
+) -> Result<(Vec<String>, Then)> {
     let dir = StateDir::open(state_dir);
-    let Some(state) = dir.load()? else { return dir.remove().map(|()| (Vec::new(), Then::Waits)) };
+    let state = dir.load();
+    // First: with the last process goes the namespace that they are in.
+    let devices = match &state {
+        Ok(Some(state)) => put_devices_back(single, &dir, state).at("put network devices back"),
+        Ok(None) | Err(_) => Ok(()),
+    };
+    orphans.iter().try_for_each(|pidfd| kill(pidfd).call(|| "pidfd_send_signal(orphan)".into()))?;
+    let Some(state) = state? else { return dir.remove().map(|()| (Vec::new(), Then::Waits)) };
     let cgroup = Cgroup::open(&state.cgroup);
     if let Some(init) = state.init {
         phases::mark(c"kill");
         // Whoever thaws is killed before it can run.
         cgroup.kill_all(Signal::KILL.as_raw()).at("kill")?;
-        kill(init)?;
+        kill_init(init)?;
     }
     phases::mark(c"cgroup");
     cgroup.remove().at("remove cgroup")?;
@@ -60,17 +78,22 @@ fn remove(state_dir: &Path, single: &SingleThreaded) -> Result<(Vec<String>, The
     }
     let failed = poststop(&state, single);
     dir.remove()?;
+    devices?;
     // Hooks run in the bundle, and this process with them.
     let then = if state.hooks.poststop.is_empty() { Then::Waits } else { Then::Ends };
     Ok((failed.iter().map(Error::to_string).collect(), then))
 }
 
 /// Init itself, wherever it may have moved to.
-fn kill(init: ProcessId) -> Result<()> {
+fn kill_init(init: ProcessId) -> Result<()> {
     let Some(pidfd) = init.open()? else { return Ok(()) };
-    match rustix::process::pidfd_send_signal(&pidfd, Signal::KILL) {
+    kill(&pidfd).call(|| format!("pidfd_send_signal([{}], SIGKILL)", init.pid))
+}
+
+fn kill(pidfd: &OwnedFd) -> std::result::Result<(), Errno> {
+    match rustix::process::pidfd_send_signal(pidfd, Signal::KILL) {
         Err(Errno::SRCH) => Ok(()),
-        other => other.call(|| format!("pidfd_send_signal([{}], SIGKILL)", init.pid)),
+        other => other,
     }
 }
 
