@@ -73,6 +73,7 @@ test: check unit integration test-clients
 unit:
 	cargo test --locked --no-fail-fast --workspace --exclude myshim-integration
 	cargo test --locked -p myshim-integration --lib
+	cargo test --locked -p myshim-integration --features counting --test allocations
 
 # What the tests of deaths hold and kill half way: never installed.
 HOLD := $(TARGET_DIR)/hold
