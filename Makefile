@@ -25,7 +25,7 @@ STATIC ?= $(if $(wildcard /usr/lib/$(MULTIARCH)/libseccomp.a),1,0)
 # Debian packages: the build needs the first row, the tests the second, their guest the third,
 # their clients the fourth.
 PACKAGES := gcc libc6-dev libseccomp-dev pkg-config \
-	busybox-static ca-certificates dpkg-dev iproute2 strace util-linux \
+	busybox-static ca-certificates dpkg-dev iproute2 strace uidmap util-linux \
 	binutils e2fsprogs mmdebstrap qemu-system-x86 \
 	containernetworking-plugins iptables tini
 
@@ -127,8 +127,9 @@ CONTAINERD_2 := $(TOOLS)/containerd-2/bin
 CONTAINERD_16 := $(TOOLS)/containerd-1.6/usr/bin
 CONTAINERD_PKG := github.com/containerd/containerd/v2/cmd
 CLIENTS := $(TOOLS)/clients
+ROOTLESS := $(TOOLS)/rootless
 
-tools: $(CONTAINERD_2)/.built $(CONTAINERD_16)/containerd
+tools: $(CONTAINERD_2)/.built $(CONTAINERD_16)/containerd $(ROOTLESS)/.built
 
 $(CONTAINERD_2)/.built: integration/tools/go.mod integration/tools/go.sum
 	@command -v go >/dev/null || { \
@@ -168,6 +169,13 @@ $(PEERS)/debian/usr/sbin/runc:
 	mkdir -p $(PEERS)/deb
 	cd $(PEERS)/deb && rm -f runc_*.deb && apt-get download runc
 	dpkg-deb -x $(PEERS)/deb/runc_*.deb $(PEERS)/debian
+	touch $@
+
+# Under it an ordinary user has a containerd.
+$(ROOTLESS)/.built: integration/tools/go.mod integration/tools/go.sum
+	mkdir -p $(@D)
+	CGO_ENABLED=0 go build -C integration/tools -trimpath -o $(@D)/ \
+	  github.com/rootless-containers/rootlesskit/v3/cmd/rootlesskit
 	touch $@
 
 # Unpacked, not installed: the package would bring runc with it.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::command::{self, Output, Running};
-use crate::wait;
+use crate::{rootless, wait};
 
 /// Which containerd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,13 +39,17 @@ impl Version {
     /// The folder of `containerd` and `ctr`, filled by `make tools`, in `MYSHIM_TOOLS`.
     #[must_use]
     pub fn bin(self) -> PathBuf {
-        let tools = std::env::var_os("MYSHIM_TOOLS");
-        let tools = tools.map_or_else(|| workspace().join(".tools"), PathBuf::from);
         match self {
-            Self::V16 => tools.join("containerd-1.6/usr/bin"),
-            Self::V2 => tools.join("containerd-2/bin"),
+            Self::V16 => tools().join("containerd-1.6/usr/bin"),
+            Self::V2 => tools().join("containerd-2/bin"),
         }
     }
+}
+
+/// What `make tools` fills.
+#[must_use]
+pub fn tools() -> PathBuf {
+    std::env::var_os("MYSHIM_TOOLS").map_or_else(|| workspace().join(".tools"), PathBuf::from)
 }
 
 /// The runtime under test, as clients name it.
@@ -98,6 +102,9 @@ pub struct Endpoint {
     pub dir: PathBuf,
     /// The namespace that the tests use.
     pub namespace: String,
+    /// A process in whose user and mount namespace its clients have to be ([`rootless`]).
+    #[serde(default)]
+    pub inside: Option<u32>,
 }
 
 impl Endpoint {
@@ -145,7 +152,10 @@ impl Endpoint {
     /// `ctr` of the same version, with address and namespace.
     #[must_use]
     pub fn ctr(&self) -> Command {
-        let mut command = Command::new(self.version.bin().join("ctr"));
+        let mut command = match self.inside {
+            Some(pid) => rootless::inside(pid, &self.dir.join("bin/ctr")),
+            None => Command::new(self.version.bin().join("ctr")),
+        };
         command.arg("--address").arg(self.address()).arg("--namespace").arg(&self.namespace);
         command
     }
@@ -228,7 +238,9 @@ impl Daemon {
     /// When it does not come up; the message carries its log.
     #[must_use]
     pub fn start(version: Version, dir: &Path, namespace: &str) -> Self {
-        Self::configured(version, dir, namespace, shim_dir(version).into(), None)
+        let mut daemon = Self::configured(version, dir, namespace, None);
+        daemon.up();
+        daemon
     }
 
     /// The same, with a PATH on which there is more than the shim under test: for benches.
@@ -237,7 +249,10 @@ impl Daemon {
     /// As [`Daemon::start`].
     #[must_use]
     pub fn start_with_path(version: Version, dir: &Path, namespace: &str, path: OsString) -> Self {
-        Self::configured(version, dir, namespace, path, None)
+        let mut daemon = Self::configured(version, dir, namespace, None);
+        daemon.path = path;
+        daemon.up();
+        daemon
     }
 
     /// Starts one in `dir` that serves CRI, with `cri` at the end of its configuration.
@@ -246,24 +261,32 @@ impl Daemon {
     /// When it does not come up; the message carries its log.
     #[must_use]
     pub fn start_with_cri(version: Version, dir: &Path, cri: &str) -> Self {
-        Self::configured(version, dir, "k8s.io", shim_dir(version).into(), Some(cri))
+        let mut daemon = Self::configured(version, dir, "k8s.io", Some(cri));
+        daemon.up();
+        daemon
     }
 
-    fn configured(
+    /// One in `dir` that does not run yet.
+    pub(crate) fn configured(
         version: Version,
         dir: &Path,
         namespace: &str,
-        path: OsString,
         cri: Option<&str>,
     ) -> Self {
         assert!(dir.as_os_str().len() <= 38, "too long for the sockets in it: {}", dir.display());
         fs::create_dir_all(dir).unwrap();
-        let endpoint =
-            Endpoint { version, dir: dir.to_path_buf(), namespace: namespace.to_owned() };
+        let endpoint = Endpoint {
+            version,
+            dir: dir.to_path_buf(),
+            namespace: namespace.to_owned(),
+            inside: None,
+        };
         fs::write(dir.join("config.toml"), endpoint.config(cri)).unwrap();
-        let mut daemon = Self { endpoint, path, process: None };
-        daemon.up();
-        daemon
+        Self { endpoint, path: shim_dir(version).into(), process: None }
+    }
+
+    pub(crate) fn set_inside(&mut self, pid: u32) {
+        self.endpoint.inside = Some(pid);
     }
 
     /// Where it is.
@@ -283,14 +306,20 @@ impl Daemon {
     /// # Panics
     /// When it does not come up; the message carries its log.
     pub fn up(&mut self) {
-        assert!(self.process.is_none(), "it runs already");
         let endpoint = &self.endpoint;
-        let log = fs::File::options().create(true).append(true).open(endpoint.log()).unwrap();
         // The daemon must not outlive the process that would stop it.
         let mut command = Command::new("/usr/bin/setpriv");
         command.args(["--pdeathsig", "TERM", "--"]).arg(endpoint.version.bin().join("containerd"));
         command.arg("--config").arg(endpoint.dir.join("config.toml"));
         command.env_clear().env("PATH", &self.path);
+        self.run(command);
+    }
+
+    /// Starts it with this command, and returns when it answers.
+    pub(crate) fn run(&mut self, mut command: Command) {
+        assert!(self.process.is_none(), "it runs already");
+        let endpoint = &self.endpoint;
+        let log = fs::File::options().create(true).append(true).open(endpoint.log()).unwrap();
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let mut process = Running::start(command);
         let answers = wait::within(wait::SOON, || {

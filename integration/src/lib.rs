@@ -22,6 +22,7 @@ pub mod host;
 pub mod image;
 pub mod process;
 pub mod pty;
+pub mod rootless;
 pub mod runner;
 pub mod shim;
 pub mod spec;

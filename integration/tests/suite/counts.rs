@@ -24,11 +24,11 @@ pub(crate) const CLAIMS: &[Claim] =
     claims![a_create_an_exec_and_a_delete_take_few_system_calls.once().needs(Needs::CgroupV1)];
 
 /// Of a create with the usual mounts, two masked and two read-only paths.
-const CREATE: usize = 270;
+const CREATE: usize = 269;
 /// Of an exec.
 const EXEC: usize = 118;
 /// Of the delete of a container that has ended.
-const DELETE: usize = 18;
+const DELETE: usize = 21;
 
 fn a_create_an_exec_and_a_delete_take_few_system_calls(t: &Test) {
     let sink = EventSink::listen(t);

@@ -27,6 +27,7 @@ use crate::apply::rootfs::{self, EmptyMountNamespace, OldTree};
 use crate::cgroup::{Cgroup, CgroupDirectory, CgroupPaths, Layout};
 use crate::container::{ProcessId, State, StateDir};
 use crate::error::{At, Call, Error, Result};
+use crate::plan::host::Privilege;
 use crate::plan::{MountIdMap, Namespace, Plan};
 use crate::spec::Spec;
 use crate::sys::phases;
@@ -65,10 +66,16 @@ fn make<'a>(
     phases::mark(c"state");
     let (dir, mut state) = record(request, plan, layout, undo)?;
     phases::mark(c"mounts");
-    let mut rootfs = prepare_rootfs(main, plan, (&dir, &mut state), undo)?;
+    let mut rootfs = match main.host.privilege {
+        // It may mount nothing here: its init will, as root of its own namespaces.
+        Privilege::User => None,
+        _ => Some(prepare_rootfs(main, plan, (&dir, &mut state), undo)?),
+    };
     phases::mark(c"cgroup");
-    let cgroup = make_cgroup(plan, layout, undo)?;
-    rootfs.copy_cgroups(&plan.rootfs, cgroup.paths()).at("rootfs")?;
+    let (cgroup, warning) = make_cgroup(main, plan, undo)?;
+    if let Some(rootfs) = &mut rootfs {
+        rootfs.copy_cgroups(&plan.rootfs, cgroup.paths()).at("rootfs")?;
+    }
     let entry = cgroup.entry()?;
     state.rdt = make_rdt_groups(main, plan, undo)?;
     if state.rdt.is_some() {
@@ -106,7 +113,7 @@ fn make<'a>(
     }
     // Until the daemon has the answer, the devices are those of a create that may fail.
     let unfinished = (!plan.net_devices.is_empty()).then_some(dir);
-    Ok(Outcome::Created { facts: facts(plan, &cgroup), waiting, unfinished })
+    Ok(Outcome::Created { facts: facts(plan, &cgroup, warning), waiting, unfinished })
 }
 
 /// Writes down what is about to be made, before any of it is: a main that is killed leaves
@@ -189,11 +196,21 @@ fn make_rdt_groups(main: &Main<'_>, plan: &Plan, undo: &mut Undo<'_>) -> Result<
     Ok(Some(groups))
 }
 
-fn make_cgroup(plan: &Plan, layout: &Layout, undo: &mut Undo<'_>) -> Result<Cgroup> {
-    let created = Cgroup::create(&plan.cgroup, layout).at("create cgroup")?;
+/// The cgroup, and a warning where there is none.
+fn make_cgroup(
+    main: &Main<'_>,
+    plan: &Plan,
+    undo: &mut Undo<'_>,
+) -> Result<(Cgroup, Option<String>)> {
+    let created = match Cgroup::create(&plan.cgroup, &main.host.cgroups).at("create cgroup") {
+        Err(error) if main.host.privilege != Privilege::Root => {
+            return Cgroup::none(&plan.cgroup, error).map(|(none, why)| (none, Some(why)));
+        }
+        other => other?,
+    };
     let cgroup = created.cgroup.clone();
     undo.push("remove cgroup", move || created.undo());
-    Ok(cgroup)
+    Ok((cgroup, None))
 }
 
 /// What main does for the container from outside, while init waits for it.
@@ -239,11 +256,17 @@ fn deadline(plan: &Plan) -> Deadline {
     Deadline::after(CHAIN_DEADLINE.saturating_add(hooks))
 }
 
-fn facts(plan: &Plan, cgroup: &CgroupPaths) -> Facts {
+fn facts(plan: &Plan, cgroup: &CgroupPaths, warning: Option<String>) -> Facts {
     Facts {
         cgroup: cgroup.clone(),
         private_pid_namespace: plan.namespaces.pid == Namespace::New,
         has_poststart: !plan.hooks.poststart.is_empty(),
-        warnings: plan.warnings.iter().chain(&plan.cgroup.warnings).cloned().collect(),
+        warnings: plan
+            .warnings
+            .iter()
+            .chain(&plan.cgroup.warnings)
+            .cloned()
+            .chain(warning)
+            .collect(),
     }
 }
