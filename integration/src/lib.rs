@@ -20,6 +20,7 @@ pub mod cri;
 pub mod events;
 pub mod host;
 pub mod image;
+pub mod nerdctl;
 pub mod process;
 pub mod pty;
 pub mod rootless;

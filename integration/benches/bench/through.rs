@@ -24,7 +24,7 @@ pub(crate) fn table(options: &Options, place: &Place<'_>) -> String {
     let dir = place.dir.join("c");
     let path: Vec<OsString> = options.shims.iter().flat_map(search).collect();
     let path = path.join(OsString::from(":").as_os_str());
-    let daemon = Daemon::start_with_path(Version::V2, &dir, place.name, path);
+    let daemon = Daemon::start_with_path(Version::V2, &dir, place.name, Path::new(&path));
     test::import(daemon.endpoint(), &place.dir);
     let address = daemon.endpoint().address();
     let mut text = format!(
