@@ -52,7 +52,7 @@ fn delete_all(
     single: &SingleThreaded,
 ) -> Result<(Vec<String>, Then)> {
     let dir = StateDir::open(state_dir);
-    let state = dir.load();
+    let state = dir.load_without_filter();
     // First: with the last process goes the namespace that they are in.
     let devices = match &state {
         Ok(Some(state)) => put_devices_back(single, &dir, state).at("put network devices back"),
