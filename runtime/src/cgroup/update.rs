@@ -30,6 +30,9 @@ impl Cgroup {
         for write in &writes {
             make_room(write, self.paths.v2(), check == Some(true)).at(write.field.clone())?;
         }
+        if let Some(unit) = &self.paths.unit {
+            unit.tell(&writes)?;
+        }
         write::apply(&writes, &self.paths).at("update limits")?;
         if let Some(policy) = policy {
             device_control::replace(&policy, &self.paths).at("update device rules")?;

@@ -78,7 +78,7 @@ impl Plan {
             site: rootfs::site(request, spec)?,
             oci_version: spec.oci_version.clone(),
             annotations: spec.annotations.clone().unwrap_or_default(),
-            cgroup: cgroup::plan(request, linux, host)?,
+            cgroup: cgroup::plan(request, spec, host)?,
             rootfs,
             sysctls: sysctl.transpose()?.unwrap_or_default(),
             process,

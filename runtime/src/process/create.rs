@@ -14,6 +14,7 @@ use super::gate::Gate;
 use super::init::Setup;
 use super::main::{Main, Outcome};
 use super::pid_file::PidFile;
+use super::placeholder::Placeholder;
 use super::protocol::{Building, Entering, Peer};
 use super::target::Handover;
 use super::undo::Undo;
@@ -24,7 +25,7 @@ use crate::apply::namespaces::Joins;
 use crate::apply::oci_state::{OciState, Status};
 use crate::apply::own;
 use crate::apply::rootfs::{self, EmptyMountNamespace, OldTree};
-use crate::cgroup::{Cgroup, CgroupDirectory, CgroupPaths, Layout};
+use crate::cgroup::{Cgroup, CgroupDirectory, CgroupPaths, Layout, UnitPlan};
 use crate::container::{ProcessId, State, StateDir};
 use crate::error::{At, Call, Error, Result};
 use crate::plan::{MountIdMap, Namespace, Plan};
@@ -62,7 +63,8 @@ fn make<'a>(
     let pid_file = PidFile::prepare(request.pid_file.as_deref())?;
     let (dir, mut state) = record(request, plan, layout, undo)?;
     let mut rootfs = prepare_rootfs(main, plan, (&dir, &mut state), undo)?;
-    let cgroup = make_cgroup(plan, layout, undo)?;
+    let placeholder = make_placeholder(main, plan)?;
+    let cgroup = make_cgroup(plan, layout, placeholder.as_ref(), undo)?;
     rootfs.copy_cgroups(&plan.rootfs, cgroup.paths()).at("rootfs")?;
     let entry = cgroup.entry()?;
     state.rdt = make_rdt_groups(main, plan, undo)?;
@@ -75,21 +77,25 @@ fn make<'a>(
         Some(_) if EmptyMountNamespace::suits(plan) => OldTree::Empty,
         _ => OldTree::Host { site: &plan.site },
     };
-    let cgroup = cgroup.paths().clone();
+    let paths = cgroup.paths().clone();
     let setup =
-        Setup { plan, joins, entry, cgroup: cgroup.clone(), rootfs, old_tree, stdio, handover };
+        Setup { plan, joins, entry, cgroup: paths.clone(), rootfs, old_tree, stdio, handover };
     let peer = fork::fork(main, setup, deadline(plan), undo)?;
+    if let Some(placeholder) = placeholder {
+        placeholder.end()?;
+        cgroup.resident_has_left(&plan.cgroup)?;
+    }
     // From here there is a container, and its end has hooks (runtime.md, "Lifecycle", 12 and 13).
     undo.afterwards("poststop hooks", || poststop(main, plan));
     let pid = peer.child.pid;
     state.init = ProcessId::of(pid)?;
-    state.cgroup = cgroup.clone();
+    state.cgroup = paths.clone();
     dir.update(&state)?;
     let (start, console) = meet(main, plan, &state, peer, undo)?.ready()?;
     if let Some(pid_file) = pid_file {
         pid_file.write(pid)?;
     }
-    Ok(Outcome::Created { facts: facts(plan, &cgroup), start, console })
+    Ok(Outcome::Created { facts: facts(plan, &paths), start, console })
 }
 
 /// Writes down what is about to be made, before any of it is: a main that is killed leaves
@@ -122,7 +128,8 @@ fn planned_cgroup(plan: &Plan, layout: &Layout) -> CgroupPaths {
         controllers: hierarchy.controllers.clone(),
         path: hierarchy.mount_point.join(below),
     });
-    CgroupPaths { directories: directories.collect() }
+    let unit = plan.cgroup.unit().map(|unit| unit.unit.clone());
+    CgroupPaths { directories: directories.collect(), unit }
 }
 
 /// The root as detached mounts. Only hooks that look for it on the host make it be mounted there.
@@ -172,8 +179,20 @@ fn make_rdt_groups(main: &Main<'_>, plan: &Plan, undo: &mut Undo<'_>) -> Result<
     Ok(Some(groups))
 }
 
-fn make_cgroup(plan: &Plan, layout: &Layout, undo: &mut Undo<'_>) -> Result<Cgroup> {
-    let created = Cgroup::create(&plan.cgroup, layout).at("create cgroup")?;
+/// For a unit of systemd that needs a process before there is an init.
+fn make_placeholder(main: &Main<'_>, plan: &Plan) -> Result<Option<Placeholder>> {
+    let needed = plan.cgroup.unit().is_some_and(UnitPlan::needs_process);
+    needed.then(|| Placeholder::fork(main.single)).transpose().at("create cgroup")
+}
+
+fn make_cgroup(
+    plan: &Plan,
+    layout: &Layout,
+    placeholder: Option<&Placeholder>,
+    undo: &mut Undo<'_>,
+) -> Result<Cgroup> {
+    let resident = placeholder.map(Placeholder::pid);
+    let created = Cgroup::create(&plan.cgroup, layout, resident).at("create cgroup")?;
     let cgroup = created.cgroup.clone();
     undo.push("remove cgroup", move || created.undo());
     Ok(cgroup)

@@ -42,6 +42,7 @@ pub fn delete_container(state_dir: &Path, single: &SingleThreaded) -> Result<Vec
         kill(init)?;
     }
     cgroup.remove().at("remove cgroup")?;
+    let mut warnings = cgroup.release_unit().at("remove cgroup")?;
     if let Some(site) = &state.rootfs_on_host {
         rootfs::detach_from_host(site).at("unmount rootfs")?;
     }
@@ -50,7 +51,8 @@ pub fn delete_container(state_dir: &Path, single: &SingleThreaded) -> Result<Vec
     }
     let failed = poststop(&state, single);
     dir.remove()?;
-    Ok(failed.iter().map(Error::to_string).collect())
+    warnings.extend(failed.iter().map(Error::to_string));
+    Ok(warnings)
 }
 
 /// Init itself, wherever it may have moved to.

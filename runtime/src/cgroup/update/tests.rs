@@ -88,7 +88,7 @@ fn plain_v2(files: &[(&str, &str)]) -> (std::path::PathBuf, Cgroup) {
     }
     let controllers = ["cpu", "memory"].map(str::to_owned).to_vec();
     let directory = CgroupDirectory { version: Version::V2, controllers, path: path.clone() };
-    (path, Cgroup::open(&CgroupPaths { directories: vec![directory] }))
+    (path, Cgroup::open(&CgroupPaths { directories: vec![directory], unit: None }))
 }
 
 #[test]
