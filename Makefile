@@ -19,11 +19,13 @@ PREFIX ?= /usr/local
 # STATIC=0 links glibc and libseccomp dynamically, for machines without libseccomp.a.
 STATIC ?= $(if $(wildcard /usr/lib/$(MULTIARCH)/libseccomp.a),1,0)
 
-# Debian packages: the build needs the first row, the tests the second.
+# Debian packages: the build needs the first row, the tests the second, their guest the third.
 PACKAGES := gcc libc6-dev libseccomp-dev pkg-config \
-	busybox-static ca-certificates dpkg-dev iproute2 strace util-linux
+	busybox-static ca-certificates dpkg-dev iproute2 strace util-linux \
+	binutils e2fsprogs mmdebstrap qemu-system-x86
 
-.PHONY: all help build hold demo test unit integration bench check fmt tools deps install uninstall clean
+.PHONY: all help build hold demo test unit integration guest-image test-guest bench check fmt tools \
+	deps install uninstall clean
 
 all: build
 
@@ -32,6 +34,7 @@ help:
 	@echo 'make demo         a container on a private containerd, start to end'
 	@echo 'make test         everything: check, unit tests, tests on two containerds'
 	@echo 'make integration  the tests on real containerds; FILTER=words ARGS="--test-threads 8"'
+	@echo 'make test-guest   the tests in a guest with cgroup v2 and systemd; FILTER, ARGS, INIT=small'
 	@echo 'make bench        figures against the floor and peers, see docs/performance.md; ARGS'
 	@echo 'make unit         tests that need no containerd'
 	@echo 'make check        formatting and lints'
@@ -72,6 +75,20 @@ hold:
 
 integration: build hold tools
 	MYSHIM_BIN=$(abspath $(DIST)) MYSHIM_HOLD_BIN=$(abspath $(HOLD)/dist) cargo test --locked -p myshim-integration --test suite -- $(FILTER) $(ARGS)
+
+# A Debian 12 with pure cgroup v2 under qemu: see docs/testing.md.
+GUEST := $(TOOLS)/guest
+guest-image: $(GUEST)/root.img
+
+$(GUEST)/root.img: integration/guest/build-image integration/guest/customize \
+		$(shell find integration/guest/files -type f)
+	integration/guest/build-image $(GUEST)
+
+test-guest: build hold tools guest-image
+	suite=$$(cargo test --locked -p myshim-integration --test suite --no-run --message-format=json-render-diagnostics | \
+	  sed -n 's/.*"executable":"\([^"]*\/suite-[^"]*\)".*/\1/p'); \
+	MYSHIM_BIN=$(abspath $(DIST)) MYSHIM_HOLD_BIN=$(abspath $(HOLD)/dist) \
+	integration/guest/test $(if $(filter small,$(INIT)),-i) "$$suite" $(FILTER) $(ARGS)
 
 # Linked as the shim is: what is compared is the code and not the linker.
 bench: build

@@ -12,7 +12,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::wait;
 
-/// How long any `ctr` may take unless a test says otherwise.
+/// How long any `ctr` may take unless a test says otherwise; [`wait::scaled`], as every limit here.
 pub const LIMIT: Duration = Duration::from_secs(40);
 
 /// What a program left: its status and all it wrote.
@@ -225,6 +225,7 @@ impl Running {
             Err(mut late) => {
                 let (out, err) = (late.out_so_far(), late.err_so_far());
                 late.child.kill().and_then(|()| late.child.wait()).ok();
+                let limit = wait::scaled(limit);
                 panic!("`{}` did not end in {limit:?}\nstdout: {out}\nstderr: {err}", late.line)
             }
         }
@@ -245,7 +246,7 @@ pub fn run(mut command: Command, limit: Duration) -> Output {
 fn ends_within(child: &mut Child, limit: Duration) -> bool {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).unwrap();
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("a child that is not reaped");
-    let end = Instant::now() + limit;
+    let end = Instant::now() + wait::scaled(limit);
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).unwrap();

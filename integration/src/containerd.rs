@@ -35,10 +35,11 @@ impl Version {
         }
     }
 
-    /// The folder of `containerd` and `ctr`, filled by `make tools`.
+    /// The folder of `containerd` and `ctr`, filled by `make tools`, in `MYSHIM_TOOLS`.
     #[must_use]
     pub fn bin(self) -> PathBuf {
-        let tools = workspace().join(".tools");
+        let tools = std::env::var_os("MYSHIM_TOOLS");
+        let tools = tools.map_or_else(|| workspace().join(".tools"), PathBuf::from);
         match self {
             Self::V16 => tools.join("containerd-1.6/usr/bin"),
             Self::V2 => tools.join("containerd-2/bin"),

@@ -81,11 +81,12 @@ impl Args {
     }
 
     fn wants(&self, name: &str) -> bool {
-        let hit = |filter: &String| {
-            if self.exact { name == filter } else { name.contains(filter.as_str()) }
-        };
-        (self.filters.is_empty() || self.filters.iter().any(hit))
+        (self.filters.is_empty() || self.filters.iter().any(|filter| self.hits(name, filter)))
             && !self.skip.iter().any(|skip| name.contains(skip.as_str()))
+    }
+
+    fn hits(&self, name: &str, filter: &str) -> bool {
+        if self.exact { name == filter } else { name.contains(filter) }
     }
 }
 
@@ -107,6 +108,12 @@ pub fn main(modules: &[&'static [Claim]]) -> ExitCode {
         }
     };
     let (jobs, impossible) = jobs(&claims, &args);
+    if let Some(filter) =
+        args.filters.iter().find(|filter| !names(&claims).any(|n| args.hits(&n, filter)))
+    {
+        eprintln!("no claim has the name {filter}");
+        return ExitCode::FAILURE;
+    }
     if args.list {
         jobs.iter().for_each(|job| println!("{}: test", job.name));
         return ExitCode::SUCCESS;
@@ -130,8 +137,7 @@ fn jobs(claims: &[Claim], args: &Args) -> (Vec<Job>, Vec<String>) {
     let (mut jobs, mut impossible) = (Vec::new(), Vec::new());
     for claim in claims {
         for &version in claim.versions() {
-            let place = if claim.once { "" } else { version.name() };
-            let name = format!("{}@{place}", claim.path()).trim_end_matches('@').to_owned();
+            let name = name_of(claim, version);
             match claim.needs.missing() {
                 _ if !args.wants(&name) => {}
                 Some(reason) => impossible.push(format!("{name}: {reason}")),
@@ -142,13 +148,23 @@ fn jobs(claims: &[Claim], args: &Args) -> (Vec<Job>, Vec<String>) {
     (jobs, impossible)
 }
 
+fn name_of(claim: &Claim, version: Version) -> String {
+    let place = if claim.once { "" } else { version.name() };
+    format!("{}@{place}", claim.path()).trim_end_matches('@').to_owned()
+}
+
+fn names(claims: &[Claim]) -> impl Iterator<Item = String> {
+    claims.iter().flat_map(|claim| claim.versions().iter().map(|&v| name_of(claim, v)))
+}
+
 fn run_all(jobs: &[Job], impossible: &[String], args: &Args) -> ExitCode {
     if jobs.is_empty() {
-        eprintln!("no claim has such a name");
+        eprintln!("there is no claim to run");
+        impossible.iter().for_each(|line| eprintln!("cannot be shown on this machine: {line}"));
         return ExitCode::FAILURE;
     }
     let begin = Instant::now();
-    let bench = Bench::set_up();
+    let bench = Bench::set_up(jobs);
     println!("running {} tests", jobs.len());
     let threads = args.threads.unwrap_or_else(|| {
         std::thread::available_parallelism().map_or(2, |n| n.get() * 2).clamp(2, 16)
@@ -201,8 +217,11 @@ struct Bench {
 }
 
 impl Bench {
-    fn set_up() -> Self {
-        for version in Version::ALL {
+    /// Starts the containerds that the jobs need.
+    fn set_up(jobs: &[Job]) -> Self {
+        let needed = Version::ALL.into_iter().filter(|&v| jobs.iter().any(|job| job.version == v));
+        let needed: Vec<Version> = needed.collect();
+        for &version in &needed {
             let shim = shim_binary(version);
             assert!(shim.exists(), "{} is not there: run `make build`", shim.display());
             let containerd = version.bin().join("containerd");
@@ -217,13 +236,13 @@ impl Bench {
             import(daemon.endpoint(), &dir);
             daemon
         };
-        let daemons = Version::ALL.map(start).into();
+        let daemons = needed.into_iter().map(start).collect();
         Self { dir, tag, daemons, counter: Mutex::new(0) }
     }
 
     fn endpoint(&self, version: Version) -> &Endpoint {
         let daemon = self.daemons.iter().find(|d| d.endpoint().version == version);
-        daemon.expect("both run").endpoint()
+        daemon.expect("what a job needs runs").endpoint()
     }
 
     /// Runs jobs on so many threads; the failed ones, with what they said.
@@ -291,7 +310,7 @@ impl Bench {
                 let tree = process_list(&fixture.tag);
                 late.signal(rustix::process::Signal::KILL);
                 let gone = late.end_within(Duration::from_secs(10)).is_ok();
-                let limit = job.claim.limit;
+                let limit = wait::scaled(job.claim.limit);
                 let text = format!("{said}\nnot at its end after {limit:?} (killed: {gone})");
                 Verdict::Failed(format!("{text}; its processes then:\n{tree}"))
             }

@@ -3,9 +3,12 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::errno::Errno;
-use runtime::process::{Answer, Operation, Request, Spawner, StartChannel, StartOutcome};
+use runtime::process::{
+    Answer, Operation, Request, Spawner, StartChannel, StartOutcome, describe_status,
+};
 use runtime::sys::process::SingleThreaded;
 use runtime::{At, Call, Error, Kind, Result};
 use tokio::io::Interest;
@@ -34,6 +37,8 @@ const SECCOMP_CACHE: &str = "/run/containerd-shim-myshim/seccomp";
 /// As errors name it.
 const MAIN: &str = "main";
 const SIGKILL: i32 = 9;
+/// The end of a channel comes a little before the end of its process.
+const UNTIL_REAPED: Duration = Duration::from_secs(5);
 
 /// A process that waits for start.
 #[derive(Debug)]
@@ -220,20 +225,18 @@ async fn orphaned(main: Option<Process>, made: Vec<Process>) -> Error {
         process.exited().await;
     }
     let how = match main {
-        Some(mut main) => words(main.exited().await.status),
+        Some(mut main) => describe_status(wait_form(main.exited().await.status)),
         None => "before the daemon knew it".into(),
     };
     let how = format!("{how}, after it had made {count} processes");
     Error::new(Kind::PeerDied { who: MAIN.into(), how })
 }
 
-/// Main itself ends with 0 or 1: above 128 it is a signal's number.
-fn words(status: u32) -> String {
-    let signal = status.checked_sub(128).and_then(|signal| i32::try_from(signal).ok());
-    match signal.map(nix::sys::signal::Signal::try_from) {
-        Some(Ok(signal)) => format!("killed by {signal}"),
-        _ => format!("exit status {status}"),
-    }
+/// A status in the form of wait(2). What has not executed a program ends with 0 or 1: above 128 it
+/// is a signal's number.
+fn wait_form(status: u32) -> i32 {
+    let status = i32::try_from(status).unwrap_or(i32::MAX);
+    if status > 128 { status - 128 } else { status << 8 }
 }
 
 fn is_death_of_main(error: &Error) -> bool {
@@ -282,23 +285,24 @@ impl Start {
     ///
     /// # Errors
     /// It could not, and is dead or about to be.
-    pub(crate) async fn run(mut self) -> Result<()> {
+    pub(crate) async fn run(mut self, process: &mut Process) -> Result<()> {
         if let Err(error) = self.0.get_ref().0.start() {
             // It is gone; its last words may still be there.
-            return self.outcome().await.and(Err(error));
+            return self.outcome(process).await.and(Err(error));
         }
-        self.outcome().await
+        self.outcome(process).await
     }
 
-    async fn outcome(&mut self) -> Result<()> {
+    async fn outcome(&mut self, process: &mut Process) -> Result<()> {
         loop {
             let mut ready = self.0.readable_mut().await.call(|| "epoll_wait(start)".into())?;
             match ready.get_inner_mut().0.try_outcome()? {
                 Some(StartOutcome::Executed) => return Ok(()),
                 Some(StartOutcome::Failed(error)) => return Err(error),
-                Some(StartOutcome::Died) => {
-                    let (who, how) = ("the container's process".into(), "before its execve".into());
-                    return Err(Error::new(Kind::PeerDied { who, how }));
+                Some(StartOutcome::Died(death)) => {
+                    let exit = tokio::time::timeout(UNTIL_REAPED, process.exited()).await;
+                    let status = exit.ok().map(|exit| wait_form(exit.status));
+                    return Err(death.explain(status));
                 }
                 None => ready.clear_ready(),
             }

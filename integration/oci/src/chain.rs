@@ -88,7 +88,7 @@ fn unexpected(answer: &Answer) -> Error {
 }
 
 /// Lets a process that was made here execute its program, and waits until it does.
-pub(crate) fn start(mut start: StartChannel) -> Result<()> {
+pub(crate) fn start(process: &Child, mut start: StartChannel) -> Result<()> {
     let sent = start.start();
     let outcome = loop {
         match start.try_outcome()? {
@@ -97,19 +97,16 @@ pub(crate) fn start(mut start: StartChannel) -> Result<()> {
         }
     };
     // Of a process that is gone, its last words tell more than that they could not be sent to.
-    started(outcome).and(sent)
+    match outcome {
+        StartOutcome::Executed => sent,
+        StartOutcome::Failed(error) => Err(error),
+        StartOutcome::Died(death) => Err(death.explain(reap(process)?.as_ref().map(wait_form))),
+    }
 }
 
-/// What came of a start.
-pub(crate) fn started(outcome: StartOutcome) -> Result<()> {
-    match outcome {
-        StartOutcome::Executed => Ok(()),
-        StartOutcome::Failed(error) => Err(error),
-        StartOutcome::Died => {
-            let (who, how) = ("the container's process".into(), "before its execve".into());
-            Err(Error::new(Kind::PeerDied { who, how }))
-        }
-    }
+/// A status in the form of wait(2).
+fn wait_form(status: &WaitIdStatus) -> i32 {
+    status.terminating_signal().unwrap_or_else(|| status.exit_status().unwrap_or_default() << 8)
 }
 
 /// Waits for the end of a child.

@@ -128,7 +128,7 @@ impl Wanted {
         let Created { process, start, console, facts } = created;
         let console = console.filter(|_| self.console_socket.is_none());
         console.as_ref().map_or(Ok(()), |console| terminal::copy_size(console.as_fd()))?;
-        chain::start(start).at("start")?;
+        chain::start(&process, start).at("start")?;
         if facts.has_poststart {
             let state_dir = self.request.state_dir.clone();
             chain::run(&Request::Poststart(PoststartRequest { state_dir }))?;

@@ -75,7 +75,7 @@ fn live(created: Created, signals: Option<&Signals>, socket: Option<&Path>) -> R
         console = None;
     }
     console.as_ref().map_or(Ok(()), |console| terminal::copy_size(console.as_fd()))?;
-    chain::start(start).at("exec failed")?;
+    chain::start(&process, start).at("exec failed")?;
     signals.map_or(Ok(0), |signals| foreground::attend(&process, signals, console))
 }
 

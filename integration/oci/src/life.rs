@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use runtime::apply::oci_state::Status;
 use runtime::plan::Namespace;
 use runtime::process::{
-    DeleteRequest, FreezeRequest, Freezer, KillAllRequest, PoststartRequest, Request,
+    DeleteRequest, FreezeRequest, Freezer, KillAllRequest, PoststartRequest, Request, StartOutcome,
     start_container,
 };
 use runtime::sys::child::pidfd_send_signal;
@@ -29,7 +29,11 @@ fn of_one(context: &Context, words: Vec<String>) -> Result<Container> {
 /// `start ID`.
 pub(crate) fn start(context: &Context, words: Vec<String>) -> Result<()> {
     let container = of_one(context, words)?;
-    chain::started(start_container(&container.dir)?)?;
+    match start_container(&container.dir)? {
+        StartOutcome::Executed => {}
+        StartOutcome::Failed(error) => return Err(error),
+        StartOutcome::Died(death) => return Err(death.explain(None)),
+    }
     if container.state.hooks.poststart.is_empty() {
         return Ok(());
     }

@@ -75,7 +75,7 @@ impl Shim {
         let mut request = Request::new();
         service.clone_into(&mut request.service);
         method.clone_into(&mut request.method);
-        request.timeout_nano = i64::try_from(wait::SOON.as_nanos()).unwrap();
+        request.timeout_nano = i64::try_from(wait::scaled(wait::SOON).as_nanos()).unwrap();
         request.payload = payload;
         match self.client.request(request) {
             Ok(response) => Ok(response.payload),
@@ -330,7 +330,7 @@ impl Shim {
         let mut call = Request::new();
         call.service = service;
         "Shutdown".clone_into(&mut call.method);
-        call.timeout_nano = i64::try_from(wait::SOON.as_nanos()).unwrap();
+        call.timeout_nano = i64::try_from(wait::scaled(wait::SOON).as_nanos()).unwrap();
         call.payload = request.write_to_bytes().unwrap();
         // A shim that goes may hang up before its answer is read.
         self.client.request(call).ok();

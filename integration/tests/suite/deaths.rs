@@ -29,6 +29,7 @@ pub(crate) const CLAIMS: &[Claim] = claims![
     intermediate_killed_before_each_message.once().within(120),
     main_killed_before_each_message.once().within(120),
     a_tenant_and_its_intermediate_killed_before_each_message.once().within(120),
+    init_and_tenant_killed_between_start_and_execve.once().within(120),
     a_process_that_is_held_and_let_go_does_no_harm.once(),
 ];
 
@@ -125,7 +126,8 @@ fn an_init_killed_in_its_own_hook_is_told(t: &Test) {
 
 fn an_init_killed_at_start_is_told(t: &Test) {
     let text = run_to_gate(t, "startContainer", |_| kill_hard(named(t, "init:")));
-    assert_says(&text, &["start failed", "before its execve"]);
+    assert_says(&text, &["start failed", "init ended before it answered", "killed by SIGKILL"]);
+    assert_says(&text, &["at step \"startContainer hooks\"", "before its execve"]);
 }
 
 fn a_main_killed_at_a_hook_is_told(t: &Test) {
@@ -167,8 +169,7 @@ fn an_exec_that_runs_out_of_memory_is_told(t: &Test) {
         let started = shim.start(id, &exec);
         shim.wait(id, &exec).ok();
         shim.delete(id, &exec).unwrap();
-        // One that has answered and dies at its start is told without the cause.
-        started.err().filter(|error| error.message.contains("tenant"))
+        started.err()
     });
     assert_says(&error.message, &["tenant ended before it answered", "out of memory"]);
     crate::rpc::end(shim, &rig.bundle);
@@ -217,7 +218,8 @@ impl<'a> Rig<'a> {
             kill_hard(held(self.t, name));
             answer.join().unwrap().unwrap_err()
         });
-        assert!(begin.elapsed() < Duration::from_secs(15), "{error:?} took {:?}", begin.elapsed());
+        let limit = wait::scaled(Duration::from_secs(15));
+        assert!(begin.elapsed() < limit, "{error:?} took {:?}", begin.elapsed());
         error.message
     }
 
@@ -294,6 +296,28 @@ fn a_tenant_and_its_intermediate_killed_before_each_message(t: &Test) {
         crate::rpc::end(shim, &rig.bundle);
         Invocation::new(t, &rig.bundle, &rig.sink).run("delete", b"").ok();
         drop(agent);
+        t.finish();
+    }
+}
+
+fn init_and_tenant_killed_between_start_and_execve(t: &Test) {
+    for who in ["init", "tenant"] {
+        let edit = |spec: Spec| spec.args(&["sleep", "3600"]);
+        let rig = Rig::new(t, who, &format!("{who}/Executing"), edit);
+        let (shim, id) = (&rig.shim, rig.bundle.id.as_str());
+        shim.create(&rig.bundle, &Stdio3::default()).unwrap();
+        let text = if who == "init" {
+            rig.killed(who, |shim| shim.start(id, ""))
+        } else {
+            shim.start(id, "").unwrap();
+            shim.exec(id, "e", &shell("true"), &Stdio3::default()).unwrap();
+            rig.killed(who, |shim| shim.start(id, "e"))
+        };
+        let told = format!("{who} ended before it answered: killed by SIGKILL, at step \"start\"");
+        assert_says(&text, &[&told, "before its execve"]);
+        assert_eq!(shim.status(id, ""), if who == "init" { "stopped" } else { "running" });
+        crate::rpc::end(shim, &rig.bundle);
+        Invocation::new(t, &rig.bundle, &rig.sink).run("delete", b"").ok();
         t.finish();
     }
 }

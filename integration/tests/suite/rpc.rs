@@ -387,7 +387,7 @@ fn an_exec_while_paused_is_refused(t: &Test) {
     let added = shim.exec(id, "e", &shell("true"), &Stdio3::default());
     let begin = Instant::now();
     let refused = added.is_err() || shim.start(id, "e").is_err();
-    assert!(refused && begin.elapsed() < Duration::from_secs(5));
+    assert!(refused && begin.elapsed() < wait::scaled(Duration::from_secs(5)));
     shim.resume(id).unwrap();
     rig.end();
 }
@@ -533,7 +533,7 @@ fn state_answers_while_a_create_hangs(t: &Test) {
     rig.shim.start(rig.id(), "e").unwrap();
     assert_eq!(rig.code("e"), 3);
     rig.shim.delete(rig.id(), "e").unwrap();
-    assert!(begin.elapsed() < Duration::from_secs(5), "others wait for the create");
+    assert!(begin.elapsed() < wait::scaled(Duration::from_secs(5)), "others wait for the create");
     assert!(!create.is_finished());
     fs::write(go, "").unwrap();
     create.join().unwrap().unwrap();
@@ -637,7 +637,10 @@ fn delete_by_the_binary_is_idempotent(t: &Test) {
         let answer =
             containerd_shim_protos::api::DeleteResponse::parse_from_bytes(&out.stdout).unwrap();
         assert_eq!(answer.exit_status, 137, "{answer:?}");
-        assert!(begin.elapsed() < Duration::from_secs(5), "containerd gives it five seconds");
+        assert!(
+            begin.elapsed() < wait::scaled(Duration::from_secs(5)),
+            "containerd gives it five seconds"
+        );
     }
     wait::until_true("every process is gone", || facts::process_count(t) == 0);
     // And with nothing in the bundle, too.

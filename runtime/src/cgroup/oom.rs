@@ -160,7 +160,12 @@ enum Counter {
 impl OomKills {
     /// Since the cgroup was made. Nothing is read yet. None: no hierarchy counts.
     pub fn since_birth(paths: &CgroupPaths) -> Option<OomKills> {
-        counter_of(paths).map(|path| OomKills { counter: Counter::At(path), before: 0 })
+        OomKills::since(paths, 0)
+    }
+
+    /// Since the count was `before`. Nothing is read yet. None: no hierarchy counts.
+    pub fn since(paths: &CgroupPaths, before: u64) -> Option<OomKills> {
+        counter_of(paths).map(|path| OomKills { counter: Counter::At(path), before })
     }
 
     /// Since now; the count can be asked for in another mount namespace. None: no hierarchy
@@ -169,6 +174,11 @@ impl OomKills {
         let counter = files::open(&counter_of(paths)?, OFlags::RDONLY).ok()?;
         let before = count(&files::read_fd(&counter).ok()?)?;
         Some(OomKills { counter: Counter::Open(counter), before })
+    }
+
+    /// What the count was before.
+    pub fn before(&self) -> u64 {
+        self.before
     }
 
     /// How many; 0 where that cannot be known.

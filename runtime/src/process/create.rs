@@ -78,24 +78,30 @@ fn make<'a>(
         _ => OldTree::Host { site: &plan.site },
     };
     let paths = cgroup.paths().clone();
-    let setup =
-        Setup { plan, joins, entry, cgroup: paths.clone(), rootfs, old_tree, stdio, handover };
-    let peer = fork::fork(main, setup, deadline(plan), undo)?;
-    if let Some(placeholder) = placeholder {
-        placeholder.end()?;
-        cgroup.resident_has_left(&plan.cgroup)?;
-    }
+    let setup = Setup {
+        plan,
+        joins,
+        entry,
+        cgroup: paths.clone(),
+        rootfs,
+        old_tree,
+        stdio,
+        handover,
+        deadline: deadline(plan),
+    };
+    let peer = fork::fork(main, setup, undo)?;
+    relieve(placeholder, &cgroup, plan)?;
     // From here there is a container, and its end has hooks (runtime.md, "Lifecycle", 12 and 13).
     undo.afterwards("poststop hooks", || poststop(main, plan));
     let pid = peer.child.pid;
     state.init = ProcessId::of(pid)?;
     state.cgroup = paths.clone();
     dir.update(&state)?;
-    let (start, console) = meet(main, plan, &state, peer, undo)?.ready()?;
+    let waiting = meet(main, plan, &state, peer, undo)?.ready()?;
     if let Some(pid_file) = pid_file {
         pid_file.write(pid)?;
     }
-    Ok(Outcome::Created { facts: facts(plan, &paths), start, console })
+    Ok(Outcome::Created { facts: facts(plan, &paths), waiting })
 }
 
 /// Writes down what is about to be made, before any of it is: a main that is killed leaves
@@ -183,6 +189,12 @@ fn make_rdt_groups(main: &Main<'_>, plan: &Plan, undo: &mut Undo<'_>) -> Result<
 fn make_placeholder(main: &Main<'_>, plan: &Plan) -> Result<Option<Placeholder>> {
     let needed = plan.cgroup.unit().is_some_and(UnitPlan::needs_process);
     needed.then(|| Placeholder::fork(main.single)).transpose().at("create cgroup")
+}
+
+/// Init is in its cgroup: the unit no longer needs another process.
+fn relieve(placeholder: Option<Placeholder>, cgroup: &Cgroup, plan: &Plan) -> Result<()> {
+    let Some(placeholder) = placeholder else { return Ok(()) };
+    placeholder.end().and_then(|()| cgroup.resident_has_left(&plan.cgroup)).at("create cgroup")
 }
 
 fn make_cgroup(

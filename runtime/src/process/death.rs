@@ -1,5 +1,6 @@
-//! What a process of the chain died of, told by main, which is not its parent: from the zombie
-//! in /proc, which stays there until the daemon has main's answer.
+//! What a process of the chain died of. Main, which is not its parent, tells it from the zombie
+//! in /proc, which stays there until the daemon has main's answer; the daemon, which is, from the
+//! status.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -31,6 +32,11 @@ impl Witness {
         Ok(Witness { proc, oom_kills })
     }
 
+    /// How many processes of the container's cgroup the kernel had killed before for want of memory.
+    pub(super) fn oom_kills_before(&self) -> u64 {
+        self.oom_kills.as_ref().map_or(0, OomKills::before)
+    }
+
     /// The error for a process whose channel has ended without an answer.
     pub(super) fn explain(&self, who: &str, child: &Child) -> Error {
         let how = match socket::wait_readable(child.pidfd.as_fd(), UNTIL_ZOMBIE_MS) {
@@ -45,14 +51,46 @@ impl Witness {
         let stat =
             openat(&self.proc, format!("{pid}/stat"), OFlags::CLOEXEC, Mode::empty()).ok()?;
         let stat = std::io::read_to_string(std::fs::File::from(stat)).ok()?;
-        let killed_for_memory = self.oom_kills.as_ref().is_some_and(|kills| kills.count() > 0);
         // Field 52 is in the form of wait(2).
-        let cause = describe(stat_field(&stat, 52)?, killed_for_memory);
+        let cause = describe(stat_field(&stat, 52)?, killed_for_memory(self.oom_kills.as_ref()));
         Some(match step(&stat) {
             Some(step) => format!("{cause}, at step {step:?}"),
             None => cause,
         })
     }
+}
+
+/// A death between the word to start and the execve.
+#[derive(Debug)]
+pub struct Death {
+    /// Init or tenant.
+    pub(super) who: String,
+    /// What it was at.
+    pub(super) step: &'static str,
+    /// The kills in its cgroup.
+    pub(super) oom_kills: Option<OomKills>,
+}
+
+impl Death {
+    /// The error, by the status that the parent has reaped, in the form of wait(2). None: the
+    /// parent is somebody else.
+    pub fn explain(&self, status: Option<i32>) -> Error {
+        let cause = status.map_or_else(
+            || "of what its parent knows".into(),
+            |status| describe(status, killed_for_memory(self.oom_kills.as_ref())),
+        );
+        let how = format!("{cause}, at step {:?}, before its execve", self.step);
+        Error::new(Kind::PeerDied { who: self.who.clone(), how })
+    }
+}
+
+/// How a process ended, in words; `status` is in the form of wait(2).
+pub fn describe_status(status: i32) -> String {
+    describe(status, false)
+}
+
+fn killed_for_memory(kills: Option<&OomKills>) -> bool {
+    kills.is_some_and(|kills| kills.count() > 0)
 }
 
 fn describe(status: i32, killed_for_memory: bool) -> String {
@@ -84,6 +122,16 @@ mod tests {
             "out of memory: killed by the kernel in the container's cgroup"
         );
         assert_eq!(describe(15, true), "killed by SIGTERM");
+    }
+
+    #[test]
+    fn a_death_before_the_execve_says_who_of_what_and_where() {
+        let death = Death { who: "init".into(), step: "start", oom_kills: None };
+        let told = |status| death.explain(status).to_string();
+        let begin = "init ended before it answered: ";
+        let end = ", at step \"start\", before its execve";
+        assert_eq!(told(Some(9)), format!("{begin}killed by SIGKILL{end}"));
+        assert_eq!(told(None), format!("{begin}of what its parent knows{end}"));
     }
 
     #[test]

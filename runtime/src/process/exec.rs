@@ -5,33 +5,30 @@
 //! for is opened before. Where main has to stay outside, an intermediate goes first, born in the
 //! container's cgroup.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::rc::Rc;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags};
 
 use super::channel::{Channel, Deadline};
-use super::death::Witness;
-use super::fork::Terms;
+use super::fork::{self, Came, Grants, Way};
 use super::main::{Main, Outcome};
-use super::operation::Role;
 use super::pid_file::PidFile;
-use super::protocol::{Entering, Mapping, Peer, ToMain, ToParent, Wish};
+use super::protocol::ToParent;
 use super::target::{self, Handover, Target};
 use super::undo::Undo;
-use super::{Child, ExecRequest, Facts, WhenPaused, fork, intermediate, rendezvous};
+use super::{ExecRequest, Facts, WhenPaused, intermediate, rendezvous};
 use crate::apply::namespaces;
 use crate::apply::oci_state::{OciState, Status};
+use crate::apply::rootfs::Visit;
 use crate::apply::scheduling::{self, Cpus};
 use crate::apply::{console, own, stdio};
-use crate::cgroup::{Cgroup, Entry, Freeze, OomKills};
+use crate::cgroup::{self, Cgroup, Freeze, OomKills};
 use crate::container::{ProcessId, State, StateDir};
 use crate::error::{At, Call, Error, Kind, Result};
 use crate::plan::{Namespace, Process, ProcessPlan, SeccompListener};
-use crate::sys::process::{self, Clone, Forked, SingleThreaded};
+use crate::sys::process::{self, SingleThreaded};
 use crate::sys::procfs::Procfs;
-use crate::sys::shared_pid::SharedPid;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -39,7 +36,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 struct Setup<'a> {
     state: &'a State,
     process: &'a Process,
-    entry: Entry,
+    entry: cgroup::Entry,
     init: OwnedFd,
     /// The container's root directory, where a mount namespace does not say it.
     root: Option<OwnedFd>,
@@ -84,7 +81,7 @@ fn make(
     let state = setup.state;
     let pid_file = PidFile::prepare(request.pid_file.as_deref())?;
     own::prepare(setup.process)?;
-    let peer = fork_tenant(main, setup, undo)?.skip_entered();
+    let peer = fork::fork(main, setup, undo)?.skip_entered();
     if let Some(groups) = &state.rdt {
         groups.join(&main.host.resctrl, peer.child.pid).at("linux.intelRdt")?;
     }
@@ -95,11 +92,11 @@ fn make(
         rendezvous::hand_over(listener, &told, &peer)?;
     }
     let pid = peer.child.pid;
-    let (start, console) = peer.ready()?;
+    let waiting = peer.ready()?;
     if let Some(pid_file) = pid_file {
         pid_file.write(pid)?;
     }
-    Ok(Outcome::Created { facts: facts(state), start, console })
+    Ok(Outcome::Created { facts: facts(state), waiting })
 }
 
 /// The container's init, which must be there: it holds the namespaces.
@@ -113,7 +110,7 @@ fn running(state: &State) -> Result<ProcessId> {
     }
 }
 
-fn enter_cgroup(state: &State, init: ProcessId, when_paused: WhenPaused) -> Result<Entry> {
+fn enter_cgroup(state: &State, init: ProcessId, when_paused: WhenPaused) -> Result<cgroup::Entry> {
     let cgroup = Cgroup::open(&state.cgroup);
     if when_paused == WhenPaused::Refuse && cgroup.freezer_state()? == Some(Freeze::Frozen) {
         return Err(Error::new(Kind::State("cannot exec in a paused container".into())));
@@ -132,118 +129,62 @@ fn open_root(state: &State, init: ProcessId) -> Result<Option<OwnedFd>> {
     root.call(|| format!("open({path}, O_PATH|O_DIRECTORY)")).map(Some)
 }
 
-fn fork_tenant(main: &Main<'_>, setup: Setup<'_>, undo: &mut Undo<'_>) -> Result<Peer<Entering>> {
-    let (ours, theirs) = Channel::pair()?;
-    let witness = Rc::new(Witness::new(OomKills::since_now(&setup.state.cgroup))?);
-    let child = if main_may_join(setup.state) {
-        directly(main, setup, &ours, &theirs)?
-    } else {
-        let terms = Terms { witness: &witness, deadline: Deadline::after(DEADLINE) };
-        through_intermediate(main, setup, &ours, theirs, terms, undo)?
-    };
-    fork::undo_by_killing(&child, undo)?;
-    main.announce(&child, Role::Target)?;
-    // Not before main has joined: a time namespace sets its clock.
-    Ok(Peer::new("tenant", ours, child, &witness, Deadline::after(DEADLINE)))
-}
+impl<'a> Way<'a> for Setup<'a> {
+    const WHO: &'static str = "tenant";
 
-fn directly(main: &Main<'_>, setup: Setup<'_>, ours: &Channel, theirs: &Channel) -> Result<Child> {
-    join(&setup, main.single)?;
-    let cgroup = setup.entry.clone_into.as_ref().map(AsFd::as_fd);
-    match clone(main.single, cgroup, None).at("fork tenant")? {
-        Forked::Parent { pid, pidfd } => Ok(Child { pid, pidfd }),
-        Forked::Child(single) => {
-            fork::leave_main(&single, main, &[ours]);
-            tenant(setup, theirs, &single)
+    /// Main itself goes into the container where it has nothing left to do outside of it. A user
+    /// namespace would take its privileges over the host's cgroups; an agent's socket and resctrl
+    /// are the host's files.
+    fn takes_intermediate(&self) -> bool {
+        self.state.container.namespaces.user != Namespace::Host
+            || listener_of(self.state).is_some()
+            || self.state.rdt.is_some()
+    }
+
+    fn entry(&self) -> &cgroup::Entry {
+        &self.entry
+    }
+
+    fn flags_at_clone(&self) -> u64 {
+        0
+    }
+
+    fn grants(&self) -> Grants<'a> {
+        Grants::default()
+    }
+
+    fn oom_kills(&self) -> Option<OomKills> {
+        OomKills::since_now(&self.state.cgroup)
+    }
+
+    fn lead_from_main(&mut self, main: &Main<'_>) -> Result<()> {
+        join(self, main.single)
+    }
+
+    fn lead_from_intermediate(&mut self, _: &ToParent<'_>, single: &SingleThreaded) -> Result<()> {
+        join(self, single)
+    }
+
+    fn visit(&self, _main: &Main<'_>) -> Result<Option<Visit>> {
+        Ok(None)
+    }
+
+    fn deadline(&self) -> Deadline {
+        Deadline::after(DEADLINE)
+    }
+
+    fn run(self, channel: &Channel, single: &SingleThreaded, came: Came) -> ! {
+        super::set_name(c"tenant:entry");
+        let main = ToParent { channel };
+        match establish(self, &main, single, came) {
+            Ok(target) => target.serve(single, None),
+            Err(error) => target::fail(&main, error),
         }
     }
 }
 
-/// Main itself goes into the container where it has nothing left to do outside of it. A user
-/// namespace would take its privileges over the host's cgroups; an agent's socket and resctrl are
-/// the host's files.
-fn main_may_join(state: &State) -> bool {
-    state.container.namespaces.user == Namespace::Host
-        && listener_of(state).is_none()
-        && state.rdt.is_none()
-}
-
 fn listener_of(state: &State) -> Option<&SeccompListener> {
     state.container.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref())
-}
-
-fn clone(
-    single: &SingleThreaded,
-    cgroup: Option<BorrowedFd<'_>>,
-    told: Option<&SharedPid>,
-) -> Result<Forked> {
-    process::clone3(single, &Clone { flags: super::CLONE_PARENT, cgroup, told, ..Clone::default() })
-        .call(|| {
-            let into = if cgroup.is_some() { "|CLONE_INTO_CGROUP" } else { "" };
-            format!("clone3(CLONE_PARENT|CLONE_PIDFD{into})")
-        })
-}
-
-fn through_intermediate(
-    main: &Main<'_>,
-    setup: Setup<'_>,
-    tenant_ours: &Channel,
-    tenant_theirs: Channel,
-    terms: Terms<'_>,
-    undo: &mut Undo<'_>,
-) -> Result<Child> {
-    let (ours, theirs) = Channel::pair()?;
-    let cgroup = setup.entry.clone_into.as_ref().map(AsFd::as_fd);
-    let born = SharedPid::new().call(|| "mmap(MAP_SHARED|MAP_ANONYMOUS)".into())?;
-    let child = match clone(main.single, cgroup, None).at("fork intermediate")? {
-        Forked::Parent { pid, pidfd } => Child { pid, pidfd },
-        Forked::Child(single) => {
-            fork::leave_main(&single, main, &[&ours, tenant_ours]);
-            lead_in(setup, &theirs, tenant_theirs, &single, &born)
-        }
-    };
-    drop((setup, theirs, tenant_theirs));
-    fork::undo_by_killing(&child, undo)?;
-    main.announce(&child, Role::Intermediate)?;
-    let Terms { witness, deadline } = terms;
-    let peer = Peer::<Mapping>::new("intermediate", ours, child, witness, deadline);
-    let tenant = match peer.wish() {
-        Ok(Wish::Forked(tenant)) => Ok(tenant),
-        Ok(Wish::Map | Wish::OffsetTime) => {
-            Err(Error::new(Kind::Corrupt("the intermediate of an exec asked for maps".into())))
-        }
-        Err(error) => Err(error),
-    };
-    tenant.map_err(|error| fork::claim_born(main, &born, undo, error))
-}
-
-/// The whole life of an exec's intermediate.
-fn lead_in(
-    setup: Setup<'_>,
-    main: &Channel,
-    tenant_channel: Channel,
-    single: &SingleThreaded,
-    born: &SharedPid,
-) -> ! {
-    super::set_name(c"inter:entry");
-    let parent = ToParent { channel: main };
-    let forked = setup
-        .entry
-        .join_self()
-        .at("join cgroup")
-        .and_then(|()| join(&setup, single))
-        .and_then(|()| clone(single, None, Some(born)).at("fork tenant"));
-    let told = match forked {
-        Ok(Forked::Child(single)) => {
-            crate::sys::fd::close_inherited(&single, main.as_fd());
-            tenant(setup, &tenant_channel, &single)
-        }
-        Ok(Forked::Parent { pid, pidfd }) => {
-            parent.tell(&ToMain::InitForked { pid }, &[pidfd.as_fd()])
-        }
-        Err(error) => parent.tell(&ToMain::Failed(error), &[]),
-    };
-    process::exit(if told.is_ok() { 0 } else { 1 })
 }
 
 /// Joins the container's namespaces, and its root directory where that is all it has.
@@ -263,20 +204,11 @@ fn join(setup: &Setup<'_>, single: &SingleThreaded) -> Result<()> {
     Ok(())
 }
 
-/// The tenant's whole life, up to the user's program.
-fn tenant(setup: Setup<'_>, channel: &Channel, single: &SingleThreaded) -> ! {
-    super::set_name(c"tenant:entry");
-    let main = ToParent { channel };
-    match establish(setup, &main, single) {
-        Ok(target) => target.serve(single, || Ok(())),
-        Err(error) => target::fail(&main, error),
-    }
-}
-
 fn establish<'a>(
     setup: Setup<'a>,
     main: &ToParent<'a>,
     single: &SingleThreaded,
+    came: Came,
 ) -> Result<Target<'a>> {
     let Setup { state, process, entry, stdio: streams, handover, .. } = setup;
     stdio::new_session()?;
@@ -284,7 +216,7 @@ fn establish<'a>(
     if !affinity.initial.is_empty() {
         scheduling::set_affinity(Cpus::These(&affinity.initial)).at("process.execCPUAffinity")?;
     }
-    if main_may_join(state) {
+    if came == Came::Directly {
         entry.join_self().at("join cgroup")?;
     }
     let wanted =

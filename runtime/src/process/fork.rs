@@ -1,6 +1,7 @@
-//! Forking init, directly or through an intermediate.
+//! Forking a process into its container, directly or through an intermediate: init and tenant
+//! alike.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 use rustix::io::Errno;
@@ -8,18 +9,17 @@ use rustix::process::{Pid, PidfdFlags};
 
 use super::channel::{Channel, Deadline};
 use super::death::Witness;
-use super::init::{self, Entry, Setup};
 use super::main::Main;
 use super::operation::Role;
-use super::protocol::{Entering, Mapping, Peer, Wish};
+use super::protocol::{Entering, Mapping, Peer, ToParent, Wish};
 use super::undo::Undo;
 use super::{Child, intermediate};
 use crate::apply::id_maps::{self, MapWriter};
-use crate::apply::rootfs::{EmptyMountNamespace, OldTree, Visit};
-use crate::apply::{namespaces, time_offsets};
-use crate::cgroup::OomKills;
+use crate::apply::rootfs::Visit;
+use crate::apply::time_offsets;
+use crate::cgroup::{self, OomKills};
 use crate::error::{At, Call, Error, Kind, Result};
-use crate::plan::{IdMaps, Namespace, Namespaces, Plan};
+use crate::plan::{IdMaps, TimeOffset};
 use crate::sys::process::{self, Clone, Forked, SingleThreaded};
 use crate::sys::shared_pid::SharedPid;
 
@@ -27,84 +27,127 @@ use crate::sys::shared_pid::SharedPid;
 /// with it.
 const KILLED_WITHIN_MS: u64 = 10_000;
 
-/// Whether one clone3 from main cannot make init: see [`intermediate`].
-fn takes_intermediate(namespaces: &Namespaces) -> bool {
-    namespaces.user != Namespace::Host
-        || namespaces.time != Namespace::Host
-        || matches!(namespaces.pid, Namespace::Join(_))
+/// The way of a process into its container; `'a` is how long main knows the container's plan.
+pub(super) trait Way<'a> {
+    /// Who goes it: the name in errors.
+    const WHO: &'static str;
+
+    /// Whether one clone3 from main does not do: see [`intermediate`].
+    fn takes_intermediate(&self) -> bool;
+
+    /// The cgroups at its end.
+    fn entry(&self) -> &cgroup::Entry;
+
+    /// Namespaces that the clone of the process itself makes.
+    fn flags_at_clone(&self) -> u64;
+
+    /// What main writes for the intermediate.
+    fn grants(&self) -> Grants<'a>;
+
+    /// The OOM kills by which a death is explained.
+    fn oom_kills(&self) -> Option<OomKills>;
+
+    /// What main does to itself before it clones the process, where there is no intermediate.
+    fn lead_from_main(&mut self, main: &Main<'_>) -> Result<()>;
+
+    /// The same for the intermediate, which is in the cgroups by then.
+    fn lead_from_intermediate(
+        &mut self,
+        main: &ToParent<'_>,
+        single: &SingleThreaded,
+    ) -> Result<()>;
+
+    /// Where main is while it clones.
+    fn visit(&self, main: &Main<'_>) -> Result<Option<Visit>>;
+
+    /// How long main waits for the process, from the moment on at which it is there: a time
+    /// namespace that main joins sets its clock.
+    fn deadline(&self) -> Deadline;
+
+    /// The whole life of the process, up to the user's program.
+    fn run(self, channel: &Channel, single: &SingleThreaded, came: Came) -> !;
 }
 
-/// Forks init. It is killed by `undo`; the daemon knows it already, and reaps it.
-pub(super) fn fork(
+/// Where a process was cloned, and so what it has entered already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Came {
+    /// By main. It has to join the v1 cgroups itself.
+    Directly,
+    /// By the intermediate, which has joined all cgroups.
+    ThroughIntermediate,
+}
+
+/// What an intermediate may ask main to write.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Grants<'a> {
+    pub(super) id_maps: Option<&'a IdMaps>,
+    pub(super) time_offsets: &'a [TimeOffset],
+}
+
+/// Forks the process. It is killed by `undo`; the daemon knows it already, and reaps it.
+pub(super) fn fork<'a, W: Way<'a>>(
     main: &Main<'_>,
-    setup: Setup<'_>,
-    deadline: Deadline,
+    way: W,
     undo: &mut Undo<'_>,
 ) -> Result<Peer<Entering>> {
     let (ours, theirs) = Channel::pair()?;
-    let witness = Rc::new(Witness::new(OomKills::since_birth(&setup.cgroup))?);
-    let child = if takes_intermediate(&setup.plan.namespaces) {
-        let terms = Terms { witness: &witness, deadline };
-        through_intermediate(main, setup, &ours, theirs, terms, undo)?
+    let witness = Rc::new(Witness::new(way.oom_kills())?);
+    let (child, deadline) = if way.takes_intermediate() {
+        through_intermediate(main, way, (&ours, theirs), &witness, undo)?
     } else {
-        directly(main, setup, &ours, theirs)?
+        directly(main, way, &ours, &theirs)?
     };
     undo_by_killing(&child, undo)?;
     main.announce(&child, Role::Target)?;
-    Ok(Peer::new("init", ours, child, &witness, deadline))
+    Ok(Peer::new(W::WHO, ours, child, &witness, deadline))
 }
 
-/// How long main waits for a process, and who explains its death.
-#[derive(Clone, Copy)]
-pub(super) struct Terms<'a> {
-    pub(super) witness: &'a Rc<Witness>,
-    pub(super) deadline: Deadline,
-}
-
-fn directly(main: &Main<'_>, setup: Setup<'_>, ours: &Channel, theirs: Channel) -> Result<Child> {
-    let flags = super::CLONE_PARENT | namespaces::flags_at_clone(&setup.plan.namespaces);
-    match clone_init(main, flags, &setup).at("fork init")? {
-        Forked::Parent { pid, pidfd } => Ok(Child { pid, pidfd }),
+fn directly<'a, W: Way<'a>>(
+    main: &Main<'_>,
+    mut way: W,
+    ours: &Channel,
+    theirs: &Channel,
+) -> Result<(Child, Deadline)> {
+    way.lead_from_main(main)?;
+    match clone_from_main(main, &way, way.flags_at_clone())
+        .at_with(|| format!("fork {}", W::WHO))?
+    {
+        Forked::Parent { pid, pidfd } => Ok((Child { pid, pidfd }, way.deadline())),
         Forked::Child(single) => {
             leave_main(&single, main, &[ours]);
-            init::run(setup, &theirs, &single, Entry::Own)
+            way.run(theirs, &single, Came::Directly)
         }
     }
 }
 
-fn through_intermediate(
+fn through_intermediate<'a, W: Way<'a>>(
     main: &Main<'_>,
-    setup: Setup<'_>,
-    init_ours: &Channel,
-    init_theirs: Channel,
-    terms: Terms<'_>,
+    way: W,
+    (target_ours, target_theirs): (&Channel, Channel),
+    witness: &Rc<Witness>,
     undo: &mut Undo<'_>,
-) -> Result<Child> {
-    let plan = setup.plan;
+) -> Result<(Child, Deadline)> {
+    let (grants, deadline) = (way.grants(), way.deadline());
     let (ours, theirs) = Channel::pair()?;
     let born = SharedPid::new().call(|| "mmap(MAP_SHARED|MAP_ANONYMOUS)".into())?;
-    let child = match clone_init(main, super::CLONE_PARENT, &setup).at("fork intermediate")? {
+    let child = match clone_from_main(main, &way, 0).at("fork intermediate")? {
         Forked::Parent { pid, pidfd } => Child { pid, pidfd },
         Forked::Child(single) => {
-            leave_main(&single, main, &[&ours, init_ours]);
-            intermediate::run(setup, &theirs, init_theirs, &single, &born)
+            leave_main(&single, main, &[&ours, target_ours]);
+            intermediate::run(way, &theirs, &target_theirs, &single, &born)
         }
     };
-    drop((setup, theirs, init_theirs));
+    drop((way, theirs, target_theirs));
     undo_by_killing(&child, undo)?;
     main.announce(&child, Role::Intermediate)?;
-    let peer = Peer::new("intermediate", ours, child, terms.witness, terms.deadline);
-    fulfil(main, plan, peer).map_err(|error| claim_born(main, &born, undo, error))
+    let peer = Peer::new("intermediate", ours, child, witness, deadline);
+    let target = fulfil(main, grants, peer);
+    Ok((target.map_err(|error| claim_born(main, &born, undo, error))?, deadline))
 }
 
 /// Where the intermediate failed or died after it had forked: the daemon has a child that it must
 /// hear of, or that child is a zombie for ever, and the end of a pid namespace waits for it.
-pub(super) fn claim_born(
-    main: &Main<'_>,
-    born: &SharedPid,
-    undo: &mut Undo<'_>,
-    error: Error,
-) -> Error {
+fn claim_born(main: &Main<'_>, born: &SharedPid, undo: &mut Undo<'_>, error: Error) -> Error {
     let Some(pid) = born.get() else { return error };
     let claimed = Pid::from_raw(pid)
         .ok_or(Errno::INVAL)
@@ -118,54 +161,58 @@ pub(super) fn claim_born(
     error.with_undo(claimed.err().into_iter().collect())
 }
 
-/// Does what the intermediate asks for until it has forked init.
-fn fulfil(main: &Main<'_>, plan: &Plan, peer: Peer<Mapping>) -> Result<Child> {
+/// Does what the intermediate asks for until it has forked the process.
+fn fulfil(main: &Main<'_>, grants: Grants<'_>, peer: Peer<Mapping>) -> Result<Child> {
     loop {
         match peer.wish()? {
-            Wish::Map => {
-                if let Some(maps) = &plan.id_maps {
-                    write_maps(main, peer.child.pid, maps).at("write id maps")?;
-                }
-            }
-            Wish::OffsetTime => time_offsets::write(peer.child.pid, &plan.namespaces.time_offsets)?,
-            Wish::Forked(init) => return Ok(init),
+            Wish::Map => write_maps(main, peer.child.pid, grants.id_maps).at("write id maps")?,
+            Wish::OffsetTime => time_offsets::write(peer.child.pid, grants.time_offsets)?,
+            Wish::Forked(target) => return Ok(target),
         }
         peer.proceed()?;
     }
 }
 
-fn write_maps(main: &Main<'_>, pid: i32, maps: &IdMaps) -> Result<()> {
+fn write_maps(main: &Main<'_>, pid: i32, maps: Option<&IdMaps>) -> Result<()> {
+    let maps = maps.ok_or_else(|| Error::new(Kind::Corrupt("the plan has none".into())))?;
     let search_path = std::env::var_os("PATH").unwrap_or_default();
     let writer = MapWriter::choose(maps, &search_path)?;
     writer.write(main.single, id_maps::open_proc(pid)?.as_fd(), pid, maps)
 }
 
-/// A fork that is born in the container's v2 cgroup, where there is one, and sees the mounts that
-/// init begins with.
-fn clone_init(main: &Main<'_>, flags: u64, setup: &Setup<'_>) -> Result<Forked> {
-    let visit = match setup.old_tree {
-        OldTree::Empty => main.empty.map(EmptyMountNamespace::enter).transpose()?,
-        OldTree::Host { .. } => None,
-    };
-    let cgroup = setup.entry.clone_into.as_ref().map(AsFd::as_fd);
-    let forked = process::clone3(main.single, &Clone { flags, cgroup, ..Clone::default() });
+/// A fork that is born in the container's v2 cgroup, where there is one.
+fn clone_from_main<'a, W: Way<'a>>(main: &Main<'_>, way: &W, flags: u64) -> Result<Forked> {
+    let visit = way.visit(main)?;
+    let cgroup = way.entry().clone_into.as_ref().map(AsFd::as_fd);
+    let forked = clone(main.single, flags, cgroup, None);
     if !matches!(forked, Ok(Forked::Child(_))) {
         visit.map_or(Ok(()), Visit::end)?;
     }
-    forked.call(|| {
+    forked
+}
+
+/// A fork whose parent is the daemon.
+pub(super) fn clone(
+    single: &SingleThreaded,
+    flags: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+    told: Option<&SharedPid>,
+) -> Result<Forked> {
+    let flags = super::CLONE_PARENT | flags;
+    process::clone3(single, &Clone { flags, cgroup, told, ..Clone::default() }).call(|| {
         let into = if cgroup.is_some() { "|CLONE_INTO_CGROUP" } else { "" };
         format!("clone3({flags:#x}|CLONE_PIDFD{into})")
     })
 }
 
 /// A fork closes main's channels: the end of a channel must mean the end of main.
-pub(super) fn leave_main(single: &SingleThreaded, main: &Main<'_>, channels: &[&Channel]) {
+fn leave_main(single: &SingleThreaded, main: &Main<'_>, channels: &[&Channel]) {
     for channel in channels.iter().copied().chain([main.daemon]) {
         crate::sys::fd::close_inherited(single, channel.as_fd());
     }
 }
 
-pub(super) fn undo_by_killing(child: &Child, undo: &mut Undo<'_>) -> Result<()> {
+fn undo_by_killing(child: &Child, undo: &mut Undo<'_>) -> Result<()> {
     let pidfd = child.pidfd.try_clone().call(|| "fcntl(pidfd, F_DUPFD_CLOEXEC)".into())?;
     let pid = child.pid;
     undo.push("end the process", move || {

@@ -20,9 +20,10 @@ use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::channel::Channel;
-use super::operation::{FromStarted, StartOutcome, ToTarget};
+use super::death::Death;
+use super::operation::{FromStarted, StartOutcome, Step, ToTarget};
 use crate::apply::oci_state::Status;
-use crate::cgroup::{Cgroup, Freeze};
+use crate::cgroup::{Cgroup, Freeze, OomKills};
 use crate::container::{START, STARTED, State, StateDir};
 use crate::error::{At, Call, Error, Kind, Result};
 
@@ -99,18 +100,21 @@ pub fn start_container(state_dir: &Path) -> Result<StartOutcome> {
         }
         other => other.at("start")?,
     }
-    outcome(answers).at("start")
+    outcome(answers, OomKills::since_birth(&state.cgroup)).at("start")
 }
 
 /// Reads until init has the second FIFO open no more.
-fn outcome(answers: OwnedFd) -> Result<StartOutcome> {
+fn outcome(answers: OwnedFd, oom_kills: Option<OomKills>) -> Result<StartOutcome> {
     let mut stream = Vec::new();
     File::from(answers).read_to_end(&mut stream).call(|| format!("read({STARTED})"))?;
+    let died =
+        |step: Step| StartOutcome::Died(Death { who: "init".into(), step: step.name(), oom_kills });
     let words = Channel::words_of::<FromStarted>(&stream)?;
     Ok(match words.into_iter().next_back() {
         Some(FromStarted::Failed(error)) => StartOutcome::Failed(error),
         Some(FromStarted::Executing) => StartOutcome::Executed,
-        None => StartOutcome::Died,
+        Some(FromStarted::Hooks) => died(Step::Hooks),
+        None => died(Step::Start),
     })
 }
 
@@ -176,7 +180,9 @@ mod tests {
         speak.say(&FromStarted::Executing).unwrap();
         speak.say(&FromStarted::Failed(Error::argument("a", "\0"))).unwrap();
         drop((hear, speak));
-        let StartOutcome::Failed(error) = outcome(answers).unwrap() else { panic!("no error") };
+        let StartOutcome::Failed(error) = outcome(answers, None).unwrap() else {
+            panic!("no error")
+        };
         assert_eq!(error, Error::argument("a", "\0"));
         dir.remove().unwrap();
     }

@@ -5,14 +5,18 @@
 
 use std::os::fd::OwnedFd;
 
-use super::channel::Channel;
+use super::channel::{Channel, Deadline};
+use super::fork::{Came, Grants, Way};
+use super::main::Main;
 use super::protocol::{ToMain, ToParent};
 use super::target::{self, Handover, Target};
-use super::{hooks, rendezvous};
+use super::{hooks, intermediate, rendezvous};
 use crate::apply::namespaces::{self as ns, Joins, Refused};
-use crate::apply::rootfs::{self, OldTree, PreparedRootfs, Root, Surroundings};
+use crate::apply::rootfs::{
+    self, EmptyMountNamespace, OldTree, PreparedRootfs, Root, Surroundings, Visit,
+};
 use crate::apply::{console, hostname, network, scheduling, stdio, sysctl};
-use crate::cgroup::CgroupPaths;
+use crate::cgroup::{self, CgroupPaths, OomKills};
 use crate::error::{At, Call, Result};
 use crate::plan::{Namespace, Plan};
 use crate::sys::process::{self, SingleThreaded};
@@ -28,37 +32,110 @@ pub(super) struct Setup<'a> {
     pub(super) old_tree: OldTree<'a>,
     pub(super) stdio: Vec<OwnedFd>,
     pub(super) handover: Handover,
+    /// How long main waits for init.
+    pub(super) deadline: Deadline,
 }
 
-/// Who has entered the v1 cgroups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Entry {
-    /// Init has to do it.
-    Own,
-    /// The intermediate has, and init was born there.
-    Inherited,
-}
+impl<'a> Way<'a> for Setup<'a> {
+    const WHO: &'static str = "init";
 
-/// Init's whole life, up to the user's program.
-pub(super) fn run(setup: Setup<'_>, channel: &Channel, single: &SingleThreaded, entry: Entry) -> ! {
-    super::set_name(c"init:namespaces");
-    let plan = setup.plan;
-    let main = ToParent { channel };
-    match establish(setup, &main, single, entry) {
-        Ok(target) => target.serve(single, || hooks::start_container(single, plan)),
-        Err(error) => target::fail(&main, error),
+    fn takes_intermediate(&self) -> bool {
+        let wanted = &self.plan.namespaces;
+        wanted.user != Namespace::Host
+            || wanted.time != Namespace::Host
+            || matches!(wanted.pid, Namespace::Join(_))
     }
+
+    fn entry(&self) -> &cgroup::Entry {
+        &self.entry
+    }
+
+    fn flags_at_clone(&self) -> u64 {
+        ns::flags_at_clone(&self.plan.namespaces)
+    }
+
+    fn grants(&self) -> Grants<'a> {
+        Grants {
+            id_maps: self.plan.id_maps.as_ref(),
+            time_offsets: &self.plan.namespaces.time_offsets,
+        }
+    }
+
+    fn oom_kills(&self) -> Option<OomKills> {
+        OomKills::since_birth(&self.cgroup)
+    }
+
+    fn lead_from_main(&mut self, _main: &Main<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    fn lead_from_intermediate(
+        &mut self,
+        main: &ToParent<'_>,
+        single: &SingleThreaded,
+    ) -> Result<()> {
+        let wanted = &self.plan.namespaces;
+        if wanted.user != Namespace::Host {
+            // Those that belong to the host's user namespace can be joined only from there.
+            self.joins
+                .join(single, Refused::Later, |kind| kind != ns::USER && kind != ns::MOUNT)?;
+            enter_user_namespace(self, main, single).at("enter user namespace")?;
+        }
+        self.joins.join(single, Refused::Error, |kind| kind != ns::MOUNT)?;
+        if wanted.time == Namespace::New {
+            process::unshare(single, ns::TIME.flag).call(|| "unshare(CLONE_NEWTIME)".into())?;
+            main.ask(&ToMain::OffsetTime).at("time namespace")?;
+        }
+        Ok(())
+    }
+
+    fn visit(&self, main: &Main<'_>) -> Result<Option<Visit>> {
+        match self.old_tree {
+            OldTree::Empty => main.empty.map(EmptyMountNamespace::enter).transpose(),
+            OldTree::Host { .. } => Ok(None),
+        }
+    }
+
+    fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
+    fn run(self, channel: &Channel, single: &SingleThreaded, came: Came) -> ! {
+        super::set_name(c"init:namespaces");
+        let plan = self.plan;
+        let main = ToParent { channel };
+        match establish(self, &main, single, came) {
+            Ok(target) => target.serve(single, Some(plan)),
+            Err(error) => target::fail(&main, error),
+        }
+    }
+}
+
+/// Makes or joins it, and becomes its root: until then this process has no id there, and no file
+/// it makes would have an owner.
+fn enter_user_namespace(
+    setup: &mut Setup<'_>,
+    main: &ToParent<'_>,
+    single: &SingleThreaded,
+) -> Result<()> {
+    if setup.plan.namespaces.user == Namespace::New {
+        process::unshare(single, ns::USER.flag).call(|| "unshare(CLONE_NEWUSER)".into())?;
+        main.ask(&ToMain::Map)?;
+    } else {
+        setup.joins.join(single, Refused::Error, |kind| kind == ns::USER)?;
+    }
+    intermediate::become_root()
 }
 
 fn establish<'a>(
     mut setup: Setup<'a>,
     main: &ToParent<'a>,
     single: &SingleThreaded,
-    entry: Entry,
+    came: Came,
 ) -> Result<Target<'a>> {
     let plan = setup.plan;
     stdio::new_session()?;
-    enter(&mut setup, single, entry)?;
+    enter(&mut setup, single, came)?;
     if rendezvous::needed(plan) {
         main.ask(&ToMain::Entered)?;
     }
@@ -81,9 +158,9 @@ fn establish<'a>(
 }
 
 /// The cgroup before the cgroup namespace, whose root is the cgroup of who makes it.
-fn enter(setup: &mut Setup<'_>, single: &SingleThreaded, entry: Entry) -> Result<()> {
+fn enter(setup: &mut Setup<'_>, single: &SingleThreaded, came: Came) -> Result<()> {
     let wanted = &setup.plan.namespaces;
-    if entry == Entry::Own {
+    if came == Came::Directly {
         setup.entry.join_self().at("join cgroup")?;
         setup.joins.join(single, Refused::Error, |kind| kind != ns::MOUNT)?;
     }

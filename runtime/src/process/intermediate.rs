@@ -1,97 +1,61 @@
-//! The intermediate: makes or joins the user, pid and time namespace, and clones init into them.
+//! The intermediate: enters the namespaces that only children enter, and clones init or a tenant
+//! into them.
 //!
 //! Needed only where one clone3 from main cannot do it: a pid or time namespace is entered by
 //! children alone, the offsets of a time namespace are written before the first of them, and main
-//! must stay outside of the user namespace to write its maps.
+//! must stay outside of a user namespace to write its maps, or to reach what is the host's.
 //!
-//! On entry it is a fork of main in the container's v2 cgroup. On exit init runs, and this process
-//! is gone. Everything it changes is itself.
+//! On entry it is a fork of main in the container's v2 cgroup. On exit the target runs, and this
+//! process is gone. Everything it changes is itself.
 
 use std::os::fd::AsFd;
 
 use rustix::thread::{Gid, Uid};
 
-use super::Child;
 use super::channel::Channel;
-use super::init::{self, Entry, Setup};
+use super::fork::{self, Came, Way};
 use super::protocol::{ToMain, ToParent};
-use crate::apply::namespaces::{self, MOUNT, Refused, TIME, USER};
 use crate::error::{At, Call, Result};
-use crate::plan::Namespace;
-use crate::sys::process::{self, Clone, Forked, SingleThreaded};
+use crate::sys::process::{self, Forked, SingleThreaded};
 use crate::sys::shared_pid::SharedPid;
 
-/// The intermediate's whole life. `main` is its own channel, `init` the end that init will use;
-/// init's pid comes into `born`.
-pub(super) fn run(
-    setup: Setup<'_>,
+/// The intermediate's whole life. `main` is its own channel, `target` the end that the process it
+/// clones will use, whose pid comes into `born`.
+pub(super) fn run<'a, W: Way<'a>>(
+    mut way: W,
     main: &Channel,
-    init: Channel,
+    target: &Channel,
     single: &SingleThreaded,
     born: &SharedPid,
 ) -> ! {
-    super::set_name(c"inter:cgroup");
     let parent = ToParent { channel: main };
-    let told = match fork_init(setup, &parent, init, single, born) {
-        Ok(child) => parent.tell(&ToMain::InitForked { pid: child.pid }, &[child.pidfd.as_fd()]),
+    let told = match fork_target(&mut way, &parent, single, born) {
+        Ok(Forked::Child(single)) => {
+            // Main reads the end of this channel as the intermediate's.
+            crate::sys::fd::close_inherited(&single, main.as_fd());
+            way.run(target, &single, Came::ThroughIntermediate)
+        }
+        Ok(Forked::Parent { pid, pidfd }) => {
+            parent.tell(&ToMain::InitForked { pid }, &[pidfd.as_fd()])
+        }
         Err(error) => parent.tell(&ToMain::Failed(error), &[]),
     };
     process::exit(if told.is_ok() { 0 } else { 1 })
 }
 
-fn fork_init(
-    mut setup: Setup<'_>,
+fn fork_target<'a, W: Way<'a>>(
+    way: &mut W,
     main: &ToParent<'_>,
-    init: Channel,
     single: &SingleThreaded,
     born: &SharedPid,
-) -> Result<Child> {
-    setup.entry.join_self().at("join cgroup")?;
+) -> Result<Forked> {
+    super::set_name(c"inter:cgroup");
+    way.entry().join_self().at("join cgroup")?;
     super::set_name(c"inter:namespace");
-    let wanted = &setup.plan.namespaces;
-    if wanted.user != Namespace::Host {
-        // Those that belong to the host's user namespace can be joined only from there.
-        setup.joins.join(single, Refused::Later, |kind| kind != USER && kind != MOUNT)?;
-        enter_user_namespace(&mut setup, main, single).at("enter user namespace")?;
-    }
-    setup.joins.join(single, Refused::Error, |kind| kind != MOUNT)?;
-    if wanted.time == Namespace::New {
-        process::unshare(single, TIME.flag).call(|| "unshare(CLONE_NEWTIME)".into())?;
-        main.ask(&ToMain::OffsetTime).at("time namespace")?;
-    }
+    way.lead_from_intermediate(main, single)?;
     super::set_name(c"inter:fork");
-    let flags = super::CLONE_PARENT | namespaces::flags_at_clone(wanted);
-    let forked = process::clone3(single, &Clone { flags, told: Some(born), ..Clone::default() })
-        .call(|| format!("clone3({flags:#x})"))
-        .at("fork init")?;
-    match forked {
-        Forked::Parent { pid, pidfd } => Ok(Child { pid, pidfd }),
-        Forked::Child(single) => {
-            process_closes(&single, main);
-            init::run(setup, &init, &single, Entry::Inherited)
-        }
-    }
-}
-
-/// Init must not keep the intermediate's channel open: main reads its end as the intermediate's.
-fn process_closes(single: &SingleThreaded, main: &ToParent<'_>) {
-    crate::sys::fd::close_inherited(single, main.channel.as_fd());
-}
-
-/// Makes or joins it, and becomes its root: until then this process has no id there, and no file
-/// it makes would have an owner.
-fn enter_user_namespace(
-    setup: &mut Setup<'_>,
-    main: &ToParent<'_>,
-    single: &SingleThreaded,
-) -> Result<()> {
-    if setup.plan.namespaces.user == Namespace::New {
-        process::unshare(single, USER.flag).call(|| "unshare(CLONE_NEWUSER)".into())?;
-        main.ask(&ToMain::Map)?;
-    } else {
-        setup.joins.join(single, Refused::Error, |kind| kind == USER)?;
-    }
-    become_root()
+    fork::clone(single, way.flags_at_clone(), None, Some(born))
+        .at_with(|| format!("fork {}", W::WHO))
 }
 
 /// uid and gid 0 of the user namespace.

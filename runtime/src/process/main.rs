@@ -1,10 +1,11 @@
 //! Main: one operation, then gone.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use super::channel::{Channel, Deadline, Received};
 use super::operation::{Role, Wire};
+use super::protocol::Waiting;
 use super::{Child, Facts, Request, create, exec, upkeep};
 use crate::apply::rootfs::EmptyMountNamespace;
 use crate::error::{Error, Kind, Result};
@@ -17,13 +18,7 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// What an operation ends with, when it succeeds.
 pub(super) enum Outcome {
     /// A process waits for start.
-    Created {
-        facts: Facts,
-        /// The channel to it.
-        start: Channel,
-        /// Its pseudo terminal's master.
-        console: Option<OwnedFd>,
-    },
+    Created { facts: Facts, waiting: Waiting },
     /// Done, with warnings.
     Done(Vec<String>),
 }
@@ -60,12 +55,11 @@ pub(super) fn run(
     };
     let told = match outcome {
         Ok(Outcome::Done(warnings)) => daemon.send(&Wire::Done { warnings }, &[]),
-        Ok(Outcome::Created { facts, start, console }) => {
-            let fds: Vec<BorrowedFd<'_>> = [Some(start.as_fd()), console.as_ref().map(AsFd::as_fd)]
-                .into_iter()
-                .flatten()
-                .collect();
-            daemon.send(&Wire::Created { facts }, &fds)
+        Ok(Outcome::Created { facts, waiting }) => {
+            let Waiting { channel, console, who, oom_kills_before } = waiting;
+            let console = console.as_ref().map(AsFd::as_fd);
+            let fds: Vec<BorrowedFd<'_>> = [channel.as_fd()].into_iter().chain(console).collect();
+            daemon.send(&Wire::Created { facts, who: who.into(), oom_kills_before }, &fds)
         }
         Err(error) => daemon.send(&Wire::Failed(error), &[]),
     };

@@ -37,6 +37,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use crate::error::Call;
 
+pub use death::{Death, describe_status};
 pub use gate::{start_container, status};
 pub use operation::{Operation, StartChannel, StartOutcome};
 pub use request::*;

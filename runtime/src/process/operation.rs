@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use serde::{Deserialize, Serialize};
 
 use super::channel::{Channel, Received};
+use super::death::Death;
 use super::{Answer, Child, Created, Facts};
+use crate::cgroup::OomKills;
 use crate::error::{Error, Kind, Result};
 
 /// What main and the spawner send to the daemon.
@@ -15,7 +17,7 @@ pub(super) enum Wire {
     /// A process of the chain exists. Fd: its pidfd.
     Forked { pid: i32, role: Role },
     /// Fds: the channel to the process that waits for start, then its console when it has one.
-    Created { facts: Facts },
+    Created { facts: Facts, who: String, oom_kills_before: u64 },
     /// Done; what went wrong and does not matter to the outcome.
     Done { warnings: Vec<String> },
     /// Failed; nothing is left.
@@ -64,7 +66,11 @@ impl Operation {
                     self.ended(Answer::Done { warnings })
                 }
                 Received::Message(Wire::Failed(error), _) => self.ended(Answer::Failed(error)),
-                Received::Message(Wire::Created { facts }, fds) => self.created(facts, fds)?,
+                Received::Message(Wire::Created { facts, who, oom_kills_before }, fds) => {
+                    let oom_kills = OomKills::since(&facts.cgroup, oom_kills_before);
+                    let death = Death { who, step: Step::Start.name(), oom_kills };
+                    self.created(facts, death, fds)?;
+                }
                 Received::Message(Wire::Forked { pid, role }, fds) => {
                     let pidfd = fds.into_iter().next().ok_or_else(|| missing("pidfd"))?;
                     self.forked(role, Child { pid, pidfd });
@@ -86,12 +92,16 @@ impl Operation {
         self.queue.extend(children.chain([answer]));
     }
 
-    fn created(&mut self, facts: Facts, fds: Vec<OwnedFd>) -> Result<()> {
+    fn created(&mut self, facts: Facts, death: Death, fds: Vec<OwnedFd>) -> Result<()> {
         let target = self.made.pop().filter(|(role, _)| *role == Role::Target);
         let (_, process) = target.ok_or_else(|| missing("process"))?;
         let mut fds = fds.into_iter();
         let start = fds.next().ok_or_else(|| missing("start channel"))?;
-        let start = StartChannel { channel: Channel::from_fd(start), executing: Executing::NotYet };
+        let start = StartChannel {
+            channel: Channel::from_fd(start),
+            step: Step::Start,
+            death: Some(death),
+        };
         self.ended(Answer::Created(Created { process, start, console: fds.next(), facts }));
         Ok(())
     }
@@ -117,16 +127,31 @@ pub(super) enum ToTarget {
 /// What a process that was started tells the daemon.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum FromStarted {
+    /// The next thing is the startContainer hooks.
+    Hooks,
     /// The next thing is the execve: the end of the stream after this means that it succeeded.
     Executing,
     /// It could not be executed.
     Failed(Error),
 }
 
+/// How far a process has come that was told to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Executing {
-    NotYet,
-    Announced,
+pub(super) enum Step {
+    Start,
+    Hooks,
+    Executing,
+}
+
+impl Step {
+    /// As errors have it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Step::Start => "start",
+            Step::Hooks => "startContainer hooks",
+            Step::Executing => "execve",
+        }
+    }
 }
 
 /// The daemon's end of the channel to a process that waits for start: polls readable when
@@ -134,7 +159,9 @@ enum Executing {
 #[derive(Debug)]
 pub struct StartChannel {
     channel: Channel,
-    executing: Executing,
+    step: Step,
+    /// What is told of its death, which comes once.
+    death: Option<Death>,
 }
 
 /// How a start went.
@@ -144,8 +171,8 @@ pub enum StartOutcome {
     Executed,
     /// It does not, and the process has ended, or is about to.
     Failed(Error),
-    /// The process died before it could say anything.
-    Died,
+    /// The process died before it executed anything.
+    Died(Death),
 }
 
 impl StartChannel {
@@ -165,17 +192,22 @@ impl StartChannel {
         loop {
             return match self.channel.try_receive::<FromStarted>()? {
                 Received::Nothing => Ok(None),
+                Received::Message(FromStarted::Hooks, _) => {
+                    self.step = Step::Hooks;
+                    continue;
+                }
                 Received::Message(FromStarted::Executing, _) => {
-                    self.executing = Executing::Announced;
+                    self.step = Step::Executing;
                     continue;
                 }
                 Received::Message(FromStarted::Failed(error), _) => {
                     Ok(Some(StartOutcome::Failed(error)))
                 }
-                Received::End if self.executing == Executing::Announced => {
-                    Ok(Some(StartOutcome::Executed))
-                }
-                Received::End => Ok(Some(StartOutcome::Died)),
+                Received::End if self.step == Step::Executing => Ok(Some(StartOutcome::Executed)),
+                Received::End => Ok(self
+                    .death
+                    .take()
+                    .map(|death| StartOutcome::Died(Death { step: self.step.name(), ..death }))),
             };
         }
     }

@@ -163,13 +163,28 @@ impl Peer<Building> {
         }
     }
 
-    /// Waits until it waits for start: its channel, and its console when it has one.
-    pub(super) fn ready(self) -> Result<(Channel, Option<OwnedFd>)> {
+    /// Waits until it waits for start.
+    pub(super) fn ready(self) -> Result<Waiting> {
         match self.receive("end of the set-up")? {
-            (ToMain::Ready, fds) => Ok((self.channel, fds.into_iter().next())),
+            (ToMain::Ready, fds) => Ok(Waiting {
+                channel: self.channel,
+                console: fds.into_iter().next(),
+                who: self.who,
+                oom_kills_before: self.witness.oom_kills_before(),
+            }),
             (other, _) => Err(self.unexpected("Ready", &other)),
         }
     }
+}
+
+/// A process that waits for start.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) channel: Channel,
+    pub(super) console: Option<OwnedFd>,
+    pub(super) who: &'static str,
+    /// See [`Witness::oom_kills_before`].
+    pub(super) oom_kills_before: u64,
 }
 
 /// A made process's view of main.

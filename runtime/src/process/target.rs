@@ -7,12 +7,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use super::channel::Channel;
 use super::gate::Gate;
+use super::hooks;
 use super::operation::{FromStarted, ToTarget};
 use super::protocol::{ToMain, ToParent};
 use crate::apply::program::Program;
 use crate::apply::{cwd, home, identity, keyring, lsm, rlimits, scheduling, seccomp};
 use crate::error::{At, Call, Result};
-use crate::plan::{Process, Seccomp};
+use crate::plan::{Plan, Process, Seccomp};
 use crate::sys::fd;
 use crate::sys::process::{self, CloseHow, SingleThreaded};
 use crate::sys::procfs::Procfs;
@@ -139,20 +140,27 @@ impl<'a> Target<'a> {
         Ok(Target { program, handover, filter: filter.filter(|_| early.is_none()) })
     }
 
-    /// Waits for start, and executes the program after `before` has been done. Never returns.
-    pub(super) fn serve(
-        mut self,
-        single: &SingleThreaded,
-        before: impl FnOnce() -> Result<()>,
-    ) -> ! {
+    /// Waits for start, and executes the program; `init` is the plan of a
+    /// container whose startContainer hooks come before. Never returns.
+    pub(super) fn serve(mut self, single: &SingleThreaded, init: Option<&Plan>) -> ! {
         match self.handover.starter.hear() {
             Ok(Some(ToTarget::Start)) => {}
             // Nobody will ever start it: the container is being deleted, or its daemon is dead.
             Ok(None) | Err(_) => process::exit(0),
         }
-        let Err(error) = before().and_then(|()| self.execute(single));
+        let Err(error) = init
+            .map_or(Ok(()), |plan| self.run_hooks(single, plan))
+            .and_then(|()| self.execute(single));
         drop(self.handover.starter.say(&FromStarted::Failed(error)));
         process::exit(1)
+    }
+
+    fn run_hooks(&self, single: &SingleThreaded, plan: &Plan) -> Result<()> {
+        if plan.hooks.start_container.is_empty() {
+            return Ok(());
+        }
+        self.handover.starter.say(&FromStarted::Hooks)?;
+        hooks::start_container(single, plan)
     }
 
     fn execute(&mut self, single: &SingleThreaded) -> Result<std::convert::Infallible> {

@@ -235,12 +235,13 @@ impl Actor {
     }
 
     fn start_init(&mut self) {
-        let Some(start) = self.start.take() else {
+        let process = self.held.get(&INIT).map(|held| held.process.clone());
+        let Some((start, mut process)) = self.start.take().zip(process) else {
             let error = not_now("its start was tried before, and failed");
             return self.context.report(Report::Started(Err(error)));
         };
         self.spawn(|context| async move {
-            if let Err(error) = start.run().await {
+            if let Err(error) = start.run(&mut process).await {
                 let error = error.at("OCI runtime start failed");
                 return context.report(Report::Started(Err(error)));
             }
@@ -369,7 +370,7 @@ async fn make_exec(
     };
     let io = prepared.attach(made.console.take()).at("start to copy streams")?;
     // On failure it ends by itself, and is reaped.
-    made.start.run().await?;
+    made.start.run(&mut made.process).await?;
     Ok((made.process, io))
 }
 
