@@ -45,7 +45,7 @@ pub const SUPPORTED: Supported = Supported {
     seccomp_notify: true,
     net_devices: true,
     intel_rdt: true,
-    systemd_cgroups: false,
+    systemd_cgroups: true,
     systemd_user_cgroups: false,
 };
 

@@ -145,6 +145,8 @@ fn basic(name: &UnitName, description: &str) -> Vec<Property> {
         yes("MemoryAccounting"),
         yes("IOAccounting"),
         yes("TasksAccounting"),
+        // The driver does not decide on limits; systemd's default is 15 % of the host's.
+        Property::new("TasksMax", Value::U64(u64::MAX)),
     ];
     if !name.unit.ends_with(".slice") {
         properties.push(Property::new("Slice", Value::text(&name.slice)));
@@ -162,7 +164,8 @@ impl UnitPlan {
     ) -> Result<()> {
         let limits = properties::of(writes)?;
         let given = annotation::properties(annotations, &limits)?;
-        let is_given = |property: &Property| given.iter().any(|own| own.name == property.name);
+        let is_given =
+            |property: &Property| limits.iter().chain(&given).any(|own| own.name == property.name);
         self.properties.retain(|property| !is_given(property));
         self.properties.extend(limits);
         self.properties.extend(given);

@@ -137,6 +137,9 @@ fn an_annotation_replaces_a_default_and_not_a_limit() {
     let modes: Vec<_> =
         properties_of_mode.iter().filter(|p| p.starts_with("CollectMode")).collect();
     assert_eq!(modes, ["CollectMode Text(\"inactive\")"]);
+    let tasks = |resources| properties(resources, &[]).unwrap().join("; ");
+    assert!(tasks("{}").contains(&format!("TasksMax U64({})", u64::MAX)));
+    assert!(!tasks(r#"{"pids":{"limit":7}}"#).contains(&u64::MAX.to_string()));
     let limit = ("org.systemd.property.TasksMax", "uint64 5");
     let error = properties(r#"{"pids":{"limit":7}}"#, &[limit]).unwrap_err().to_string();
     assert_eq!(
