@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::properties::Property;
-use super::{Unit, UnitPlan};
+use super::{OOM_POLICY, Unit, UnitPlan};
 use crate::dbus::{Call, Connection, Peer, Refusal, Value};
 use crate::error::{At, Error, Kind, Result};
 
@@ -170,6 +170,12 @@ fn pairs(properties: &[Property]) -> Value {
     Value::Array("(sv)".into(), properties.iter().map(pair).collect())
 }
 
+/// What StartTransientUnit wants beside the name: a mode, properties, and other units to make.
+fn transient(properties: &[Property]) -> [Value; 3] {
+    let others = Value::Array("(sa(sv))".into(), Vec::new());
+    [Value::text("fail"), pairs(properties), others]
+}
+
 /// Makes the unit, with this process in it, and waits until it is there.
 ///
 /// # Errors
@@ -186,9 +192,13 @@ pub(super) fn start(plan: &UnitPlan, resident: Option<u32>) -> Result<()> {
         let pids = Value::Array("u".into(), vec![Value::U32(pid)]);
         properties.push(Property::new("PIDs", pids));
     }
-    let others = Value::Array("(sa(sv))".into(), Vec::new());
-    let arguments = [Value::text("fail"), pairs(&properties), others];
-    let job = match systemd.call(MEMBER, name, arguments)? {
+    let mut answer = systemd.call(MEMBER, name, transient(&properties))?;
+    if answer.as_ref().is_err_and(|refusal| refusal.text.contains(OOM_POLICY)) {
+        // Before 253: the limit is in the file alone, until systemd writes that anew.
+        properties.retain(|property| property.name != OOM_POLICY);
+        answer = systemd.call(MEMBER, name, transient(&properties))?;
+    }
+    let job = match answer {
         Ok(job) => job,
         Err(refusal) if refusal.name == "org.freedesktop.systemd1.UnitExists" => {
             return Err(Error::new(Kind::AlreadyExists(format!("systemd unit {name}"))));

@@ -36,6 +36,10 @@ const FIELD: &str = "linux.cgroupsPath";
 /// What sd_booted(3) looks for.
 const BOOTED: &str = "/run/systemd/system";
 
+/// By which systemd knows of memory.oom.group. Scopes have it since systemd 253; it cannot be
+/// changed later.
+const OOM_POLICY: &str = "OOMPolicy";
+
 /// A unit that holds a container's cgroup; part of the state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unit {
@@ -167,6 +171,9 @@ impl UnitPlan {
         let is_given =
             |property: &Property| limits.iter().chain(&given).any(|own| own.name == property.name);
         self.properties.retain(|property| !is_given(property));
+        if writes.iter().any(properties::kills_all_at_oom) {
+            self.properties.push(Property::new(OOM_POLICY, Value::text("kill")));
+        }
         self.properties.extend(limits);
         self.properties.extend(given);
         Ok(())

@@ -55,6 +55,11 @@ pub(super) fn of(writes: &[Write]) -> Result<Vec<Property>> {
     Ok(properties)
 }
 
+/// Whether an OOM kill is to end all processes of the cgroup.
+pub(super) fn kills_all_at_oom(write: &Write) -> bool {
+    write.choices.iter().any(|choice| choice.file == "memory.oom.group" && choice.value == "1")
+}
+
 const WEIGHT: &str = "CPUWeight";
 /// Not a property, but what becomes one.
 const IDLE: &str = "cpu.idle";
