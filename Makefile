@@ -19,13 +19,15 @@ PREFIX ?= /usr/local
 # STATIC=0 links glibc and libseccomp dynamically, for machines without libseccomp.a.
 STATIC ?= $(if $(wildcard /usr/lib/$(MULTIARCH)/libseccomp.a),1,0)
 
-# Debian packages: the build needs the first row, the tests the second, their guest the third.
+# Debian packages: the build needs the first row, the tests the second, their guest the third,
+# their clients the fourth.
 PACKAGES := gcc libc6-dev libseccomp-dev pkg-config \
 	busybox-static ca-certificates dpkg-dev iproute2 strace util-linux \
-	binutils e2fsprogs mmdebstrap qemu-system-x86
+	binutils e2fsprogs mmdebstrap qemu-system-x86 \
+	containernetworking-plugins iptables tini
 
-.PHONY: all help build hold demo test unit integration guest-image test-guest bench check fmt tools \
-	deps install uninstall clean
+.PHONY: all help build hold demo test unit integration test-clients guest-image test-guest bench \
+	check fmt tools client-tools deps install uninstall clean
 
 all: build
 
@@ -34,6 +36,7 @@ help:
 	@echo 'make demo         a container on a private containerd, start to end'
 	@echo 'make test         everything: check, unit tests, tests on two containerds'
 	@echo 'make integration  the tests on real containerds; FILTER=words ARGS="--test-threads 8"'
+	@echo 'make test-clients the same with crictl, nerdctl and docker as clients'
 	@echo 'make test-guest   the tests in a guest with cgroup v2 and systemd; FILTER, ARGS, INIT=small'
 	@echo 'make bench        figures against the floor and peers, see docs/performance.md; ARGS'
 	@echo 'make unit         tests that need no containerd'
@@ -61,7 +64,7 @@ check:
 fmt:
 	cargo fmt --all
 
-test: check unit integration
+test: check unit integration test-clients
 
 unit:
 	cargo test --locked --no-fail-fast --workspace --exclude myshim-integration
@@ -75,6 +78,9 @@ hold:
 
 integration: build hold tools
 	MYSHIM_BIN=$(abspath $(DIST)) MYSHIM_HOLD_BIN=$(abspath $(HOLD)/dist) cargo test --locked -p myshim-integration --test suite -- $(FILTER) $(ARGS)
+
+test-clients: build tools client-tools
+	MYSHIM_BIN=$(abspath $(DIST)) cargo test --locked -p myshim-integration --test clients -- $(FILTER) $(ARGS)
 
 # A Debian 12 with pure cgroup v2 under qemu: see docs/testing.md.
 GUEST := $(TOOLS)/guest
@@ -103,6 +109,7 @@ demo: build tools
 CONTAINERD_2 := $(TOOLS)/containerd-2/bin
 CONTAINERD_16 := $(TOOLS)/containerd-1.6/usr/bin
 CONTAINERD_PKG := github.com/containerd/containerd/v2/cmd
+CLIENTS := $(TOOLS)/clients
 
 tools: $(CONTAINERD_2)/.built $(CONTAINERD_16)/containerd
 
@@ -110,8 +117,17 @@ $(CONTAINERD_2)/.built: integration/tools/go.mod integration/tools/go.sum
 	@command -v go >/dev/null || { \
 	  echo 'containerd 2 is built from integration/tools: install Go 1.26 or later (https://go.dev/dl) and have it on PATH' >&2; exit 1; }
 	mkdir -p $(@D)
-	CGO_ENABLED=0 go build -C integration/tools -trimpath -tags no_cri,no_btrfs,no_devmapper,no_zfs \
+	CGO_ENABLED=0 go build -C integration/tools -trimpath -tags no_btrfs,no_devmapper,no_zfs \
 	  -o $(@D)/ $(CONTAINERD_PKG)/containerd $(CONTAINERD_PKG)/ctr
+	touch $@
+
+client-tools: $(CLIENTS)/.built
+
+# Their own folder: no containerd of the tests has it on PATH.
+$(CLIENTS)/.built: integration/tools/go.mod integration/tools/go.sum $(CONTAINERD_2)/.built
+	mkdir -p $(@D)
+	CGO_ENABLED=0 go build -C integration/tools -trimpath -o $(@D)/ \
+	  sigs.k8s.io/cri-tools/cmd/crictl github.com/containerd/nerdctl/v2/cmd/nerdctl
 	touch $@
 
 # Unpacked, not installed: the package would bring runc with it.

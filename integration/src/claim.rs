@@ -15,6 +15,7 @@ pub struct Claim {
     pub(crate) limit: Duration,
     pub(crate) alone: bool,
     pub(crate) once: bool,
+    pub(crate) own_network: bool,
     pub(crate) needs: Needs,
 }
 
@@ -51,7 +52,8 @@ impl Claim {
     #[must_use]
     pub const fn new(module: &'static str, name: &'static str, body: fn(&Test)) -> Self {
         let limit = Duration::from_secs(60);
-        Self { module, name, body, limit, alone: false, once: false, needs: Needs::Nothing }
+        let needs = Needs::Nothing;
+        Self { module, name, body, limit, alone: false, once: false, own_network: false, needs }
     }
 
     /// Takes up to so many seconds.
@@ -72,6 +74,14 @@ impl Claim {
     #[must_use]
     pub const fn once(mut self) -> Self {
         self.once = true;
+        self
+    }
+
+    /// Runs in a network namespace of its own, with all it starts: links, addresses and packet
+    /// filters that it makes are not the host's, and end with it.
+    #[must_use]
+    pub const fn own_network(mut self) -> Self {
+        self.own_network = true;
         self
     }
 

@@ -164,34 +164,35 @@ impl Endpoint {
         command::run(command, limit)
     }
 
-    fn config(&self) -> String {
+    /// The configuration without CRI, unless `cri` has tables for it.
+    fn config(&self, cri: Option<&str>) -> String {
         let (root, state) = (self.dir.join("root"), self.dir.join("state"));
         let common = format!(
             "root = {root:?}\nstate = {state:?}\n\n[grpc]\naddress = {:?}\n\n[debug]\nlevel = \"debug\"\n",
             self.address()
         );
-        match self.version {
-            Version::V16 => format!(
-                "version = 2\ndisabled_plugins = [{}]\n{common}",
-                DISABLED_16.map(|name| format!("{name:?}")).join(", ")
-            ),
+        let (version, disabled) = match self.version {
+            Version::V16 => (2, &DISABLED_16[..]),
+            Version::V2 => (3, &DISABLED_2[..]),
+        };
+        let without_cri = if cri.is_none() { &CRI[..] } else { &[] };
+        let disabled: Vec<_> = disabled.iter().chain(without_cri).collect();
+        let head = format!("version = {version}\ndisabled_plugins = {disabled:?}\n{common}");
+        let own = match self.version {
+            Version::V16 => String::new(),
             Version::V2 => format!(
-                "version = 3\ndisabled_plugins = [{}]\n{common}{}",
-                DISABLED_2.map(|name| format!("{name:?}")).join(", "),
-                format_args!(
-                    "\n[plugins.\"io.containerd.shim.v1.manager\"]\nsocket_dir = {:?}\n\
-                     \n[plugins.\"io.containerd.metadata.v1.bolt\"]\nno_sync = true\n",
-                    self.socket_dir()
-                )
+                "\n[plugins.\"io.containerd.shim.v1.manager\"]\nsocket_dir = {:?}\n\
+                 \n[plugins.\"io.containerd.metadata.v1.bolt\"]\nno_sync = true\n",
+                self.socket_dir()
             ),
-        }
+        };
+        format!("{head}{own}{}", cri.unwrap_or_default())
     }
 }
 
 /// What a test of a shim does not need, and what would listen on the host or write outside the
 /// folder.
-const DISABLED_16: [&str; 6] = [
-    "io.containerd.grpc.v1.cri",
+const DISABLED_16: [&str; 5] = [
     "io.containerd.internal.v1.restart",
     "io.containerd.snapshotter.v1.aufs",
     "io.containerd.snapshotter.v1.btrfs",
@@ -205,6 +206,10 @@ const DISABLED_2: [&str; 5] = [
     "io.containerd.snapshotter.v1.erofs",
     "io.containerd.differ.v1.erofs",
 ];
+
+/// The plugins of CRI, in both.
+const CRI: [&str; 3] =
+    ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"];
 
 /// A containerd that the harness runs; stopped when dropped.
 #[derive(Debug)]
@@ -220,11 +225,24 @@ impl Daemon {
     /// When it does not come up; the message carries its log.
     #[must_use]
     pub fn start(version: Version, dir: &Path, namespace: &str) -> Self {
+        Self::configured(version, dir, namespace, None)
+    }
+
+    /// Starts one in `dir` that serves CRI, with `cri` at the end of its configuration.
+    ///
+    /// # Panics
+    /// When it does not come up; the message carries its log.
+    #[must_use]
+    pub fn start_with_cri(version: Version, dir: &Path, cri: &str) -> Self {
+        Self::configured(version, dir, "k8s.io", Some(cri))
+    }
+
+    fn configured(version: Version, dir: &Path, namespace: &str, cri: Option<&str>) -> Self {
         assert!(dir.as_os_str().len() <= 38, "too long for the sockets in it: {}", dir.display());
         fs::create_dir_all(dir).unwrap();
         let endpoint =
             Endpoint { version, dir: dir.to_path_buf(), namespace: namespace.to_owned() };
-        fs::write(dir.join("config.toml"), endpoint.config()).unwrap();
+        fs::write(dir.join("config.toml"), endpoint.config(cri)).unwrap();
         let mut daemon = Self { endpoint, process: None };
         daemon.up();
         daemon

@@ -27,6 +27,7 @@ enum Entry {
 #[derive(Debug, Clone, Default)]
 pub struct Image {
     entries: Vec<(String, Entry)>,
+    command: Vec<String>,
 }
 
 impl Image {
@@ -82,6 +83,13 @@ impl Image {
         self
     }
 
+    /// Sets what a container of it runs; a shell unless said.
+    #[must_use]
+    pub fn command(mut self, command: &[&str]) -> Self {
+        self.command = command.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
     /// Makes the root directory `root`.
     ///
     /// # Panics
@@ -110,9 +118,13 @@ impl Image {
     /// When the archive cannot be written.
     pub fn archive(&self, file: &Path, name: &str) {
         let layer = self.layer();
+        let command = match &*self.command {
+            [] => vec!["/bin/sh".to_owned()],
+            command => command.to_vec(),
+        };
         let config = json!({
             "architecture": architecture(), "os": "linux",
-            "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"], "WorkingDir": "/"},
+            "config": {"Env": ["PATH=/bin"], "Cmd": command, "WorkingDir": "/"},
             "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
         });
         let config = config.to_string().into_bytes();

@@ -16,6 +16,7 @@ pub mod claim;
 pub mod command;
 pub mod container;
 pub mod containerd;
+pub mod cri;
 pub mod events;
 pub mod host;
 pub mod image;

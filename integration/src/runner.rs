@@ -296,7 +296,12 @@ impl Bench {
         let log = self.dir.join(format!("{}.out", fixture.tag));
         let file = fs::File::create(&log).unwrap();
         let mut command = Command::new("/usr/bin/setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(std::env::current_exe().unwrap());
+        command.args(["--pdeathsig", "KILL", "--"]);
+        if job.claim.own_network {
+            let up = "ip link set lo up && exec \"$@\"";
+            command.args(["/usr/bin/unshare", "--net", "--", "/bin/sh", "-c", up, "-"]);
+        }
+        command.arg(std::env::current_exe().unwrap());
         command.args(["--claim", &job.claim.path()]);
         command.env("RUST_BACKTRACE", "0");
         command.env(FIXTURE, serde_json::to_string(fixture).unwrap());

@@ -66,13 +66,17 @@ impl Test {
     pub fn with_own_daemon(&self) -> (Self, Daemon) {
         let daemon = Daemon::start(self.version(), &self.dir.join("c"), &self.endpoint.namespace);
         import(daemon.endpoint(), &self.dir);
-        let fixture = Fixture {
+        (self.on(&daemon), daemon)
+    }
+
+    /// The same test on another containerd. What is there before is that daemon.
+    #[must_use]
+    pub fn on(&self, daemon: &Daemon) -> Self {
+        Self::new(Fixture {
             endpoint: daemon.endpoint().clone(),
             tag: self.tag.clone(),
             dir: self.dir.clone(),
-        };
-        // What is there before is the daemon itself.
-        (Self::new(fixture), daemon)
+        })
     }
 
     /// An id with the tag; its socket is looked for at the end.
@@ -345,6 +349,14 @@ pub fn import(endpoint: &Endpoint, dir: &Path) {
     if !archive.exists() {
         Image::busybox().archive(&archive, image::NAME);
     }
+    import_archive(endpoint, &archive);
+}
+
+/// Imports an archive of images.
+///
+/// # Panics
+/// When that fails.
+pub fn import_archive(endpoint: &Endpoint, archive: &Path) {
     endpoint.ctr_run(["images", "import", &archive.to_string_lossy()], image::IMPORT).ok();
 }
 

@@ -93,13 +93,14 @@ impl Runtime {
         fds: &[BorrowedFd<'_>],
     ) -> Result<Made> {
         let state_dir = request.state_dir.clone();
-        match self.make(&Request::Create(request), fds).await {
-            // It could undo nothing itself.
-            Err(error) if is_death_of_main(&error) => {
-                let failed = self.delete(DeleteRequest { state_dir }).await.err();
-                Err(error.with_undo(failed.into_iter().collect()))
+        match self.ask(&Request::Create(request), fds).await? {
+            Asked::Answered(answer) => self.made(answer),
+            Asked::Orphaned(orphans) => {
+                // Main could undo nothing itself.
+                let delete = Request::Delete(DeleteRequest { state_dir });
+                let failed = self.run(&delete, &orphans.pidfds()).await.err();
+                Err(orphans.end().await.with_undo(failed.into_iter().collect()))
             }
-            other => other,
         }
     }
 
@@ -108,7 +109,8 @@ impl Runtime {
     /// # Errors
     /// The chain's; nothing is left then.
     pub(crate) async fn exec(&self, request: ExecRequest, fds: &[BorrowedFd<'_>]) -> Result<Made> {
-        self.make(&Request::Exec(request), fds).await
+        let answer = self.answer(&Request::Exec(request), fds).await?;
+        self.made(answer)
     }
 
     /// Kills what is left of a container, runs its poststop hooks, removes its cgroup and state.
@@ -116,7 +118,7 @@ impl Runtime {
     /// # Errors
     /// The chain's.
     pub(crate) async fn delete(&self, request: DeleteRequest) -> Result<()> {
-        self.run(&Request::Delete(request)).await
+        self.run(&Request::Delete(request), &[]).await
     }
 
     /// Changes limits.
@@ -124,7 +126,7 @@ impl Runtime {
     /// # Errors
     /// The chain's.
     pub(crate) async fn update(&self, request: UpdateRequest) -> Result<()> {
-        self.run(&Request::Update(request)).await
+        self.run(&Request::Update(request), &[]).await
     }
 
     /// Freezes or thaws.
@@ -132,7 +134,7 @@ impl Runtime {
     /// # Errors
     /// The chain's.
     pub(crate) async fn freeze(&self, request: FreezeRequest) -> Result<()> {
-        self.run(&Request::Freeze(request)).await
+        self.run(&Request::Freeze(request), &[]).await
     }
 
     /// Sends a signal to all processes of a container's cgroup.
@@ -140,7 +142,7 @@ impl Runtime {
     /// # Errors
     /// The chain's.
     pub(crate) async fn kill_all(&self, request: KillAllRequest) -> Result<()> {
-        self.run(&Request::KillAll(request)).await
+        self.run(&Request::KillAll(request), &[]).await
     }
 
     /// Runs the poststart hooks.
@@ -148,11 +150,11 @@ impl Runtime {
     /// # Errors
     /// The chain's.
     pub(crate) async fn poststart(&self, request: PoststartRequest) -> Result<()> {
-        self.run(&Request::Poststart(request)).await
+        self.run(&Request::Poststart(request), &[]).await
     }
 
-    async fn make(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Made> {
-        let created = match self.answer(request, fds).await? {
+    fn made(&self, answer: Answer) -> Result<Made> {
+        let created = match answer {
             Answer::Created(created) => created,
             other => return Err(unexpected(&other)),
         };
@@ -164,8 +166,8 @@ impl Runtime {
         })
     }
 
-    async fn run(&self, request: &Request) -> Result<()> {
-        match self.answer(request, &[]).await? {
+    async fn run(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        match self.answer(request, fds).await? {
             Answer::Done { warnings } => {
                 for warning in warnings {
                     warn!(%warning, "the runtime");
@@ -176,9 +178,16 @@ impl Runtime {
         }
     }
 
+    async fn answer(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer> {
+        match self.ask(request, fds).await? {
+            Asked::Answered(answer) => Ok(answer),
+            Asked::Orphaned(orphans) => Err(orphans.end().await),
+        }
+    }
+
     /// The one answer of an operation. The rest of its stream (main's pidfd may come later) is
     /// read behind it.
-    async fn answer(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer> {
+    async fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Asked> {
         let mut operation = polled(self.submit(request, fds)?)?;
         let (mut main, mut made) = (None, Vec::new());
         let answer = loop {
@@ -189,12 +198,12 @@ impl Runtime {
             }
         };
         match answer {
-            Answer::End => Err(orphaned(main, made).await),
+            Answer::End => Ok(Asked::Orphaned(Orphans { main, made })),
             answer => {
                 tokio::spawn(finish(operation, Arc::clone(&self.reaper)));
                 match answer {
                     Answer::Failed(error) => Err(error),
-                    answer => Ok(answer),
+                    answer => Ok(Asked::Answered(answer)),
                 }
             }
         }
@@ -216,20 +225,38 @@ impl Runtime {
     }
 }
 
-/// Main died without an answer: ends what it had made, and says what main died of.
-async fn orphaned(main: Option<Process>, made: Vec<Process>) -> Error {
-    let count = made.len();
-    for mut process in made {
-        // ESRCH: it has ended by itself, as it does when it finds main gone.
-        drop(process.signal(SIGKILL));
-        process.exited().await;
+/// What came of a request.
+enum Asked {
+    Answered(Answer),
+    Orphaned(Orphans),
+}
+
+/// What main has left that died without an answer.
+struct Orphans {
+    main: Option<Process>,
+    made: Vec<Process>,
+}
+
+impl Orphans {
+    fn pidfds(&self) -> Vec<BorrowedFd<'_>> {
+        self.made.iter().map(|process| process.pidfd().as_fd()).collect()
     }
-    let how = match main {
-        Some(mut main) => describe_status(wait_form(main.exited().await.status)),
-        None => "before the daemon knew it".into(),
-    };
-    let how = format!("{how}, after it had made {count} processes");
-    Error::new(Kind::PeerDied { who: MAIN.into(), how })
+
+    /// Ends what main had made, and says what main died of.
+    async fn end(self) -> Error {
+        let count = self.made.len();
+        for mut process in self.made {
+            // ESRCH: it has ended by itself, as it does when it finds main gone.
+            drop(process.signal(SIGKILL));
+            process.exited().await;
+        }
+        let how = match self.main {
+            Some(mut main) => describe_status(wait_form(main.exited().await.status)),
+            None => "before the daemon knew it".into(),
+        };
+        let how = format!("{how}, after it had made {count} processes");
+        Error::new(Kind::PeerDied { who: MAIN.into(), how })
+    }
 }
 
 /// A status in the form of wait(2). What has not executed a program ends with 0 or 1: above 128 it
@@ -237,10 +264,6 @@ async fn orphaned(main: Option<Process>, made: Vec<Process>) -> Error {
 fn wait_form(status: u32) -> i32 {
     let status = i32::try_from(status).unwrap_or(i32::MAX);
     if status > 128 { status - 128 } else { status << 8 }
-}
-
-fn is_death_of_main(error: &Error) -> bool {
-    matches!(error.kind(), Kind::PeerDied { who, .. } if who == MAIN)
 }
 
 fn is_gone(error: &Error) -> bool {

@@ -363,16 +363,20 @@ mod tests {
 
     #[test]
     fn the_drop_ins_for_containerd_name_this_runtime_and_known_options() {
-        for (name, plugin) in [
-            ("containerd-1.x.toml", "io.containerd.grpc.v1.cri"),
-            ("containerd-2.x.toml", "io.containerd.cri.v1.runtime"),
+        let (v1, v2) = ("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime");
+        for (name, plugin, kind) in [
+            ("containerd-1.x.toml", v1, crate::info::NAME),
+            ("containerd-2.x.toml", v2, crate::info::NAME),
+            ("containerd-2.x-systemd.toml", v2, "io.containerd.runc.v2"),
         ] {
             let path = format!("{}/../config/{name}", env!("CARGO_MANIFEST_DIR"));
             let text = std::fs::read_to_string(path).unwrap();
             let config: toml::Table = toml::from_str(&text).unwrap();
             let handler = &config["plugins"][plugin]["containerd"]["runtimes"]["myshim"];
-            assert_eq!(handler["runtime_type"].as_str(), Some(crate::info::NAME));
-            Keys::deserialize(handler["options"].clone()).unwrap();
+            assert_eq!(handler["runtime_type"].as_str(), Some(kind));
+            if let Some(options) = handler.get("options") {
+                Keys::deserialize(options.clone()).unwrap();
+            }
         }
     }
 

@@ -5,7 +5,9 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use runtime::process::{Answer, Child, Created, Request, Spawner, StartChannel, StartOutcome};
+use runtime::process::{
+    Answer, Child, Created, DeleteRequest, Request, Spawner, StartChannel, StartOutcome,
+};
 use runtime::sys::process::SingleThreaded;
 use runtime::{Call, Error, Kind, Result};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -57,8 +59,7 @@ fn answer(request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer> {
     }
     let ended = main.as_ref().map(reap).transpose()?.flatten();
     if matches!(answer, Answer::End) {
-        // What it has made may wait for whoever starts it.
-        forked.iter().try_for_each(kill)?;
+        end_orphans(request, &forked)?;
     }
     forked.iter().try_for_each(|child| reap(child).map(drop))?;
     match answer {
@@ -69,6 +70,16 @@ fn answer(request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer> {
         }
         answer => Ok(answer),
     }
+}
+
+/// What a main has made that died may wait for whoever starts it.
+fn end_orphans(request: &Request, forked: &[Child]) -> Result<()> {
+    if let Request::Create(create) = request {
+        let delete = Request::Delete(DeleteRequest { state_dir: create.state_dir.clone() });
+        let pidfds: Vec<_> = forked.iter().map(|child| child.pidfd.as_fd()).collect();
+        answer(&delete, &pidfds)?;
+    }
+    forked.iter().try_for_each(kill)
 }
 
 fn kill(child: &Child) -> Result<()> {

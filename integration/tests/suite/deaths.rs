@@ -41,7 +41,7 @@ fn named(t: &Test, name: &str) -> u32 {
 
 /// [`named`], once it is held (see the runtime's `process::hold`).
 #[track_caller]
-fn held(t: &Test, name: &str) -> u32 {
+pub(crate) fn held(t: &Test, name: &str) -> u32 {
     // SIGPWR's number is 30.
     let is_held = |mask: String| u64::from_str_radix(&mask, 16).is_ok_and(|m| m & (1 << 29) != 0);
     such(t, name, |pid| status(pid, "SigBlk").is_some_and(is_held))
@@ -173,7 +173,7 @@ fn an_exec_that_runs_out_of_memory_is_told(t: &Test) {
     });
     assert_says(&error.message, &["tenant ended before it answered", "out of memory"]);
     crate::rpc::end(shim, &rig.bundle);
-    Invocation::new(t, &rig.bundle, &rig.sink).run("delete", b"").ok();
+    rig.delete();
 }
 
 /// Makes the limit ever smaller, until the kernel finds nothing more to reclaim.
@@ -187,15 +187,20 @@ fn squeeze(memory: &std::path::Path) {
 }
 
 /// A shim by hand that holds a process half way (see the runtime's `process::hold`).
-struct Rig<'a> {
+pub(crate) struct Rig<'a> {
     t: &'a Test,
     sink: EventSink,
-    bundle: Bundle,
-    shim: Shim,
+    pub(crate) bundle: Bundle,
+    pub(crate) shim: Shim,
 }
 
 impl<'a> Rig<'a> {
-    fn new(t: &'a Test, name: &str, hold: &str, edit: impl FnOnce(Spec) -> Spec) -> Self {
+    pub(crate) fn new(
+        t: &'a Test,
+        name: &str,
+        hold: &str,
+        edit: impl FnOnce(Spec) -> Spec,
+    ) -> Self {
         let sink = EventSink::listen(t);
         let bundle = Bundle::new(t, name, edit);
         let mut invocation = Invocation::new(t, &bundle, &sink);
@@ -207,7 +212,7 @@ impl<'a> Rig<'a> {
     }
 
     /// The error of a call during which the process that is held is killed.
-    fn killed<T: Send + std::fmt::Debug>(
+    pub(crate) fn killed<T: Send + std::fmt::Debug>(
         &self,
         name: &str,
         call: impl FnOnce(&Shim) -> Rpc<T> + Send,
@@ -223,10 +228,15 @@ impl<'a> Rig<'a> {
         error.message
     }
 
-    fn end(self) {
+    pub(crate) fn end(self) {
         self.shim.shutdown(&self.bundle.id, Ends::Yes);
-        Invocation::new(self.t, &self.bundle, &self.sink).run("delete", b"").ok();
+        self.delete();
         self.t.finish();
+    }
+
+    /// What containerd runs when all is over, or the daemon has died.
+    pub(crate) fn delete(&self) {
+        Invocation::new(self.t, &self.bundle, &self.sink).run("delete", b"").ok();
     }
 }
 
@@ -294,7 +304,7 @@ fn a_tenant_and_its_intermediate_killed_before_each_message(t: &Test) {
         // The container is none the worse.
         assert_eq!(shim.status(id, ""), "running");
         crate::rpc::end(shim, &rig.bundle);
-        Invocation::new(t, &rig.bundle, &rig.sink).run("delete", b"").ok();
+        rig.delete();
         drop(agent);
         t.finish();
     }
@@ -317,7 +327,7 @@ fn init_and_tenant_killed_between_start_and_execve(t: &Test) {
         assert_says(&text, &[&told, "before its execve"]);
         assert_eq!(shim.status(id, ""), if who == "init" { "stopped" } else { "running" });
         crate::rpc::end(shim, &rig.bundle);
-        Invocation::new(t, &rig.bundle, &rig.sink).run("delete", b"").ok();
+        rig.delete();
         t.finish();
     }
 }
@@ -344,5 +354,5 @@ fn a_process_that_is_held_and_let_go_does_no_harm(t: &Test) {
         assert_eq!(answer.join().unwrap().unwrap().pid, init);
     });
     crate::rpc::end(&rig.shim, &rig.bundle);
-    Invocation::new(t, &rig.bundle, &rig.sink).run("delete", b"").ok();
+    rig.delete();
 }

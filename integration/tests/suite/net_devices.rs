@@ -6,9 +6,13 @@ use std::process::{Command, Stdio};
 
 use myshim_integration::claim::Claim;
 use myshim_integration::command;
+use myshim_integration::shim::Stdio3;
 use myshim_integration::spec::Spec;
+use myshim_integration::test::kill_hard;
 use myshim_integration::{Test, claims};
 use serde_json::json;
+
+use crate::deaths::{Rig, held};
 
 pub(crate) const CLAIMS: &[Claim] = claims![
     a_veth_end_moves_with_its_addresses.alone().once(),
@@ -18,6 +22,8 @@ pub(crate) const CLAIMS: &[Claim] = claims![
     a_name_that_is_taken_leaves_all_alone.alone().once(),
     a_move_that_fails_half_way_puts_the_first_back.alone().once(),
     a_create_that_fails_later_puts_devices_back.alone().once(),
+    a_main_killed_after_the_move_puts_devices_back.alone().once().within(120),
+    a_daemon_killed_after_the_move_puts_devices_back.alone().once(),
     the_hosts_network_takes_no_devices.alone().once(),
 ];
 
@@ -177,6 +183,37 @@ fn a_create_that_fails_later_puts_devices_back(t: &Test) {
         assert!(!out.err().contains("undo"), "{out}");
         pair.assert_at_home();
     }
+}
+
+/// Killed when the device is in the container and init waits, and when all is done but the answer.
+fn a_main_killed_after_the_move_puts_devices_back(t: &Test) {
+    let pair = Pair::new(t, "k");
+    for message in ["Proceed", "Created"] {
+        let edit = |spec| moved(spec, &pair.one, "eth7").args(&["true"]);
+        let rig = Rig::new(t, &message.to_lowercase(), &format!("myshim:main/{message}"), edit);
+        let text = rig.killed("myshim:main", |shim| shim.create(&rig.bundle, &Stdio3::default()));
+        assert!(text.contains("main ended before it answered: killed by SIGKILL"), "{text}");
+        assert!(!text.contains("undo") && !text.contains("network devices"), "{text}");
+        pair.assert_at_home();
+        rig.end();
+    }
+}
+
+/// With the daemon goes its main; what is left is `delete`, which containerd runs then.
+fn a_daemon_killed_after_the_move_puts_devices_back(t: &Test) {
+    let pair = Pair::new(t, "d");
+    let edit = |spec| moved(spec, &pair.one, "eth7").args(&["true"]);
+    let rig = Rig::new(t, "web", "myshim:main/Proceed", edit);
+    std::thread::scope(|scope| {
+        let answer = scope.spawn(|| rig.shim.create(&rig.bundle, &Stdio3::default()));
+        held(t, "myshim:main");
+        assert!(!on_host(&pair.one));
+        kill_hard(rig.shim.connect(&rig.bundle.id).unwrap().shim_pid);
+        // The client has nobody to hear from any more, and panics.
+        answer.join().unwrap_err();
+    });
+    rig.delete();
+    pair.assert_at_home();
 }
 
 fn the_hosts_network_takes_no_devices(t: &Test) {

@@ -3,8 +3,11 @@
 //!
 //! On entry the caller is in the network namespace the devices come from. On exit it is there
 //! again, and either all devices are in the container, named as planned, with their addresses,
-//! and up — or all are where and as they were. What the kernel drops with a move and nobody can
+//! and up — or all are where and as they were. What it takes to undo a move is told beforehand
+//! ([`Record`]), for the case that the caller does not live to undo it. What the kernel drops with a move and nobody can
 //! give back: routes beside those that the addresses make, neighbours, and queueing disciplines.
+
+mod record;
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,6 +25,8 @@ use crate::error::{At, Call, Error, Kind, Result};
 use crate::plan::NetDevice;
 use crate::sys::netlink::{Refusal, RouteSocket, into_namespace};
 use crate::sys::process::{SingleThreaded, setns};
+
+pub use record::Record;
 
 /// IFNAMSIZ of linux/if.h, with the NUL.
 const NAME_SIZE: usize = 16;
@@ -64,18 +69,21 @@ struct Link {
     immutable: bool,
 }
 
-/// Moves the devices, of which there is at least one, into the network namespace `target`.
+/// Moves the devices, of which there is at least one, into the network namespace `target`. The
+/// first one moves after `record` has written down how they were found.
 ///
 /// # Errors
-/// [`Kind::NotFound`] or [`Kind::AlreadyExists`] with the device's name, a field for a device that
+/// That of `record`; [`Kind::NotFound`] or [`Kind::AlreadyExists`] with the device's name, a field for a device that
 /// cannot move, or the request that the kernel refused. All devices are back then.
 pub fn move_into(
     single: &SingleThreaded,
     wanted: &[NetDevice],
     target: BorrowedFd<'_>,
+    record: impl FnOnce(&Record) -> Result<()>,
 ) -> Result<MovedDevices> {
     let (mut host, mut target) = open_sides(single, target)?;
     let found = find_all(&mut host, &mut target, wanted)?;
+    record(&Record::of(&found))?;
     let mut moved = MovedDevices { host, target, devices: Vec::with_capacity(found.len()) };
     for device in found {
         // Also where it fails: the kernel may have moved it and refused the rest.
@@ -88,6 +96,16 @@ pub fn move_into(
         }
     }
     Ok(moved)
+}
+
+/// Puts back what another process has moved, or was about to move, as [`MovedDevices::put_back`].
+///
+/// # Errors
+/// A record that is none; the first failure: the other devices are put back nevertheless.
+pub fn put_back(single: &SingleThreaded, record: &Record, target: BorrowedFd<'_>) -> Result<()> {
+    let devices = record.devices()?;
+    let (host, target) = open_sides(single, target)?;
+    MovedDevices { host, target, devices }.put_back()
 }
 
 /// The socket to the target is made by going there and back; this process does nothing else in

@@ -16,6 +16,7 @@ use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::intel_rdt::RdtGroups;
+use crate::apply::net_devices::Record;
 use crate::cgroup::CgroupPaths;
 use crate::error::{At, Call, Error, Kind, Result};
 use crate::plan::{ExecTemplate, Hooks, Plan};
@@ -25,7 +26,18 @@ const STATE: &str = "state.json";
 const FILTER: &str = "seccomp.bpf";
 /// What is removed with a container's state. The state itself comes last: what a removal that is
 /// broken off leaves is found by the next one.
-const FILES: [&str; 6] = [".seccomp.bpf", FILTER, START, STARTED, ".state.json", STATE];
+const FILES: [&str; 8] = [
+    ".seccomp.bpf",
+    FILTER,
+    START,
+    STARTED,
+    ".net-devices.json",
+    NET_DEVICES,
+    ".state.json",
+    STATE,
+];
+/// Only while a create is under way.
+const NET_DEVICES: &str = "net-devices.json";
 
 /// FIFO by which a container without a daemon is started.
 pub(crate) const START: &str = "start.fifo";
@@ -221,6 +233,45 @@ impl StateDir {
             .at("save state")
     }
 
+    /// Writes down which devices of the host are about to go into the container.
+    ///
+    /// # Errors
+    /// As for [`StateDir::save`].
+    pub fn record_net_devices(&self, devices: &Record) -> Result<()> {
+        let json = serde_json::to_vec(devices)
+            .map_err(|error| Error::new(Kind::Corrupt(format!("devices to save: {error}"))))?;
+        self.replace(NET_DEVICES, &json)
+    }
+
+    /// Which devices went into a container whose create has not come to its end.
+    ///
+    /// # Errors
+    /// As for [`StateDir::load`].
+    pub fn recorded_net_devices(&self) -> Result<Option<Record>> {
+        let Some(json) = self.read(NET_DEVICES)? else { return Ok(None) };
+        serde_json::from_slice(&json).map(Some).map_err(|error| {
+            Error::new(Kind::Corrupt(format!("{}: {error}", self.join(NET_DEVICES).display())))
+        })
+    }
+
+    /// From here on the devices are the container's.
+    ///
+    /// # Errors
+    /// The file system's. That there is no record is none.
+    pub fn forget_net_devices(&self) -> Result<()> {
+        self.unlink(NET_DEVICES)
+    }
+
+    fn unlink(&self, name: &str) -> Result<()> {
+        let path = self.path.join(name);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).call(|| format!("unlink({path:?})"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Reads the state; None when there is none.
     ///
     /// # Errors
@@ -263,15 +314,7 @@ impl StateDir {
     /// # Errors
     /// The file system's. That nothing is there is none.
     pub fn remove(&self) -> Result<()> {
-        for name in FILES {
-            let path = self.path.join(name);
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(error).call(|| format!("unlink({path:?})"));
-                }
-                _ => {}
-            }
-        }
+        FILES.into_iter().try_for_each(|name| self.unlink(name))?;
         match std::fs::remove_dir(&self.path) {
             Err(error)
                 if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) =>

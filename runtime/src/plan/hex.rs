@@ -6,14 +6,14 @@ use serde::{Deserializer, Serializer};
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
     let text: String =
         bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xF)]).collect();
     serializer.serialize_str(&text)
 }
 
-pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
     deserializer.deserialize_str(Text).and_then(|bytes| {
         bytes.ok_or_else(|| D::Error::custom("not pairs of lower case hexadecimal digits"))
     })

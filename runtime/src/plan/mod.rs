@@ -12,7 +12,7 @@ pub(crate) mod capabilities;
 mod cgroup;
 mod devices;
 mod exec;
-mod hex;
+pub(crate) mod hex;
 mod hooks;
 pub mod host;
 mod idmap;

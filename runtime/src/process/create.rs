@@ -97,11 +97,13 @@ fn make<'a>(
     state.init = ProcessId::of(pid)?;
     state.cgroup = paths.clone();
     dir.update(&state)?;
-    let waiting = meet(main, plan, &state, peer, undo)?.ready()?;
+    let waiting = meet(main, plan, (&dir, &state), peer, undo)?.ready()?;
     if let Some(pid_file) = pid_file {
         pid_file.write(pid)?;
     }
-    Ok(Outcome::Created { facts: facts(plan, &paths), waiting })
+    // Until the daemon has the answer, the devices are those of a create that may fail.
+    let unfinished = (!plan.net_devices.is_empty()).then_some(dir);
+    Ok(Outcome::Created { facts: facts(plan, &paths), waiting, unfinished })
 }
 
 /// Writes down what is about to be made, before any of it is: a main that is killed leaves
@@ -214,7 +216,7 @@ fn make_cgroup(
 fn meet<'a>(
     main: &Main<'_>,
     plan: &'a Plan,
-    state: &State,
+    state: (&StateDir, &State),
     peer: Peer<Entering>,
     undo: &mut Undo<'a>,
 ) -> Result<Peer<Building>> {

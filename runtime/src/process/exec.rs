@@ -96,7 +96,7 @@ fn make(
     if let Some(pid_file) = pid_file {
         pid_file.write(pid)?;
     }
-    Ok(Outcome::Created { facts: facts(state), waiting })
+    Ok(Outcome::Created { facts: facts(state), waiting, unfinished: None })
 }
 
 /// The container's init, which must be there: it holds the namespaces.
@@ -178,7 +178,7 @@ impl<'a> Way<'a> for Setup<'a> {
         let main = ToParent { channel };
         match establish(self, &main, single, came) {
             Ok(target) => target.serve(single, None),
-            Err(error) => target::fail(&main, error),
+            Err(error) => target::fail(&main, None, error),
         }
     }
 }

@@ -106,7 +106,7 @@ impl<'a> Way<'a> for Setup<'a> {
         let main = ToParent { channel };
         match establish(self, &main, single, came) {
             Ok(target) => target.serve(single, Some(plan)),
-            Err(error) => target::fail(&main, error),
+            Err(error) => target::fail(&main, Some(plan), error),
         }
     }
 }

@@ -8,6 +8,7 @@ use super::operation::{Role, Wire};
 use super::protocol::Waiting;
 use super::{Child, Facts, Request, create, exec, upkeep};
 use crate::apply::rootfs::EmptyMountNamespace;
+use crate::container::StateDir;
 use crate::error::{Error, Kind, Result};
 use crate::plan::Host;
 use crate::sys::process::{self, SingleThreaded};
@@ -18,7 +19,12 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// What an operation ends with, when it succeeds.
 pub(super) enum Outcome {
     /// A process waits for start.
-    Created { facts: Facts, waiting: Waiting },
+    Created {
+        facts: Facts,
+        waiting: Waiting,
+        /// Where there is a record of network devices, to be forgotten once the daemon knows.
+        unfinished: Option<StateDir>,
+    },
     /// Done, with warnings.
     Done(Vec<String>),
 }
@@ -55,11 +61,13 @@ pub(super) fn run(
     };
     let told = match outcome {
         Ok(Outcome::Done(warnings)) => daemon.send(&Wire::Done { warnings }, &[]),
-        Ok(Outcome::Created { facts, waiting }) => {
+        Ok(Outcome::Created { facts, waiting, unfinished }) => {
             let Waiting { channel, console, who, oom_kills_before } = waiting;
             let console = console.as_ref().map(AsFd::as_fd);
             let fds: Vec<BorrowedFd<'_>> = [channel.as_fd()].into_iter().chain(console).collect();
-            daemon.send(&Wire::Created { facts, who: who.into(), oom_kills_before }, &fds)
+            daemon
+                .send(&Wire::Created { facts, who: who.into(), oom_kills_before }, &fds)
+                .and_then(|()| unfinished.map_or(Ok(()), |dir| dir.forget_net_devices()))
         }
         Err(error) => daemon.send(&Wire::Failed(error), &[]),
     };
@@ -85,7 +93,7 @@ fn serve(main: &Main<'_>) -> Result<Outcome> {
     match request {
         Request::Create(request) => create::run(main, &request, fds),
         Request::Exec(request) => exec::run(main, &request, fds),
-        Request::Delete(request) => upkeep::delete(main, &request).map(Outcome::Done),
+        Request::Delete(request) => upkeep::delete(main, &request, &fds).map(Outcome::Done),
         Request::Update(request) => upkeep::update(&request).map(Outcome::Done),
         Request::Freeze(request) => upkeep::freeze(&request).map(done),
         Request::KillAll(request) => upkeep::kill_all(&request).map(done),

@@ -2,7 +2,7 @@
 //! root: Intel RDT, hooks of the runtime's namespaces, network devices; and, later, the hand-over
 //! of a seccomp listener.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
@@ -14,9 +14,10 @@ use super::undo::Undo;
 use crate::apply::hooks::{self, HookPoint};
 use crate::apply::oci_state::{OciState, Status};
 use crate::apply::{net_devices, seccomp_agent};
-use crate::container::State;
-use crate::error::{At, Call, Result};
+use crate::container::{State, StateDir};
+use crate::error::{At, Call, Error, Kind, Result};
 use crate::plan::{Plan, SeccompListener};
+use crate::sys::process::SingleThreaded;
 
 /// An agent that takes longer is dead or deaf: the process it would serve hangs meanwhile.
 const AGENT_DEADLINE: Duration = Duration::from_secs(10);
@@ -33,7 +34,7 @@ pub(super) fn needed(plan: &Plan) -> bool {
 pub(super) fn attend<'a>(
     main: &Main<'_>,
     plan: &'a Plan,
-    state: &State,
+    (dir, state): (&StateDir, &State),
     pid: i32,
     undo: &mut Undo<'a>,
 ) -> Result<()> {
@@ -48,13 +49,35 @@ pub(super) fn attend<'a>(
     if plan.net_devices.is_empty() {
         return Ok(());
     }
-    let path = format!("/proc/{pid}/ns/net");
-    let target = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .call(|| format!("open({path}, O_RDONLY)"))?;
-    let moved = net_devices::move_into(main.single, &plan.net_devices, target.as_fd())
+    let target = open_net_namespace(pid)?;
+    let record = |devices: &_| dir.record_net_devices(devices);
+    let moved = net_devices::move_into(main.single, &plan.net_devices, target.as_fd(), record)
         .at("linux.netDevices")?;
     undo.push("put the network devices back", move || moved.put_back());
     Ok(())
+}
+
+fn open_net_namespace(pid: i32) -> Result<OwnedFd> {
+    let path = format!("/proc/{pid}/ns/net");
+    rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .call(|| format!("open({path}, O_RDONLY)"))
+}
+
+/// Puts the network devices of a create back whose main has died, as long as its init, which
+/// waits for this (see [`super::target`]), holds their namespace.
+pub(super) fn put_devices_back(
+    single: &SingleThreaded,
+    dir: &StateDir,
+    state: &State,
+) -> Result<()> {
+    let (Some(record), Some(init)) = (dir.recorded_net_devices()?, state.init) else {
+        return Ok(());
+    };
+    let target = match init.open()? {
+        Some(_) => open_net_namespace(init.pid)?,
+        None => return Err(Error::new(Kind::State("their namespace is gone".into()))),
+    };
+    net_devices::put_back(single, &record, target.as_fd())
 }
 
 /// Fetches the listener out of the process, which says its number, and gives it to the agent.

@@ -28,6 +28,7 @@ pub enum Request {
     /// Fds: the container's init as pidfd, then as for create.
     Exec(ExecRequest),
     /// Kills what is left, runs the poststop hooks, removes cgroup and state.
+    /// Fds: pidfds of processes to be killed with it, of a create whose main died.
     Delete(DeleteRequest),
     /// Changes limits.
     Update(UpdateRequest),

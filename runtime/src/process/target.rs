@@ -4,6 +4,7 @@
 //! standard streams in place. It becomes the user's process step by step, says `Ready`, and waits.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use super::channel::Channel;
 use super::gate::Gate;
@@ -20,6 +21,9 @@ use crate::sys::procfs::Procfs;
 
 /// The number of the first descriptor behind the standard streams.
 const FIRST_EXTRA: u32 = 3;
+
+/// How long it may take until somebody cleans up behind a create whose main has died.
+const UNTIL_PUT_BACK: Duration = Duration::from_secs(30);
 
 /// How a process that waits for start is started, and what it leaves open for its program.
 #[derive(Debug, Default)]
@@ -146,7 +150,7 @@ impl<'a> Target<'a> {
         match self.handover.starter.hear() {
             Ok(Some(ToTarget::Start)) => {}
             // Nobody will ever start it: the container is being deleted, or its daemon is dead.
-            Ok(None) | Err(_) => process::exit(0),
+            Ok(None) | Err(_) => end_alone(init, 0),
         }
         let Err(error) = init
             .map_or(Ok(()), |plan| self.run_hooks(single, plan))
@@ -182,11 +186,23 @@ pub(super) fn ready(main: &ToParent<'_>, console: Option<OwnedFd>) -> Result<()>
     main.tell(&ToMain::Ready, &fds)
 }
 
-/// Sends the error to main and ends the process.
-pub(super) fn fail(main: &ToParent<'_>, error: crate::Error) -> ! {
-    // A main that does not hear it is gone, and the daemon says so.
-    drop(main.tell(&ToMain::Failed(error), &[]));
-    process::exit(1)
+/// Sends the error to main and ends the process; `init` is the plan of a container.
+pub(super) fn fail(main: &ToParent<'_>, init: Option<&Plan>, error: crate::Error) -> ! {
+    match main.tell(&ToMain::Failed(error), &[]) {
+        Ok(()) => process::exit(1),
+        // A main that does not hear it is gone, and the daemon says so.
+        Err(_) => end_alone(init, 1),
+    }
+}
+
+/// The end of a process that nobody waits for. An init with network devices of the host is what
+/// their namespace lasts by: it stays until it is killed, by who has put them back, or for so long.
+fn end_alone(init: Option<&Plan>, status: i32) -> ! {
+    if init.is_some_and(|plan| !plan.net_devices.is_empty()) {
+        super::set_name(c"init:orphaned");
+        std::thread::sleep(UNTIL_PUT_BACK);
+    }
+    process::exit(status)
 }
 
 /// Loads the filter. Its listener goes to main by number (pidfd_getfd(2)): to send it would take

@@ -1,12 +1,14 @@
 //! Main's part of what is done to a container that exists: delete, update, freeze, kill, and the
 //! poststart hooks. Each may block, which is why the daemon leaves it to a main.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::io::Errno;
 use rustix::process::Signal;
 
 use super::main::Main;
+use super::rendezvous::put_devices_back;
 use super::{
     DeleteRequest, FreezeRequest, Freezer, KillAllRequest, PoststartRequest, UpdateRequest,
 };
@@ -20,9 +22,14 @@ use crate::plan::Hook;
 use crate::spec;
 use crate::sys::process::SingleThreaded;
 
-/// Kills what is left, runs the poststop hooks, removes cgroup and state.
-pub(super) fn delete(main: &Main<'_>, request: &DeleteRequest) -> Result<Vec<String>> {
-    delete_container(&request.state_dir, main.single)
+/// Kills what is left, runs the poststop hooks, removes cgroup and state. `orphans` are pidfds of
+/// processes that the state may not know.
+pub(super) fn delete(
+    main: &Main<'_>,
+    request: &DeleteRequest,
+    orphans: &[OwnedFd],
+) -> Result<Vec<String>> {
+    delete_all(&request.state_dir, orphans, main.single)
 }
 
 /// Removes what is left of the container whose state is in `state_dir`: for a main, and for a
@@ -33,13 +40,28 @@ pub(super) fn delete(main: &Main<'_>, request: &DeleteRequest) -> Result<Vec<Str
 /// What could not be removed; the state stays, for another try. Poststop hooks that fail are
 /// warnings: the rest goes on (runtime.md, lifecycle 13).
 pub fn delete_container(state_dir: &Path, single: &SingleThreaded) -> Result<Vec<String>> {
+    delete_all(state_dir, &[], single)
+}
+
+fn delete_all(
+    state_dir: &Path,
+    orphans: &[OwnedFd],
+    single: &SingleThreaded,
+) -> Result<Vec<String>> {
     let dir = StateDir::open(state_dir);
-    let Some(state) = dir.load()? else { return dir.remove().map(|()| Vec::new()) };
+    let state = dir.load();
+    // First: with the last process goes the namespace that they are in.
+    let devices = match &state {
+        Ok(Some(state)) => put_devices_back(single, &dir, state).at("put network devices back"),
+        Ok(None) | Err(_) => Ok(()),
+    };
+    orphans.iter().try_for_each(|pidfd| kill(pidfd).call(|| "pidfd_send_signal(orphan)".into()))?;
+    let Some(state) = state? else { return dir.remove().map(|()| Vec::new()) };
     let cgroup = Cgroup::open(&state.cgroup);
     if let Some(init) = state.init {
         // Whoever thaws is killed before it can run.
         cgroup.kill_all(Signal::KILL.as_raw()).at("kill")?;
-        kill(init)?;
+        kill_init(init)?;
     }
     cgroup.remove().at("remove cgroup")?;
     let mut warnings = cgroup.release_unit().at("remove cgroup")?;
@@ -51,16 +73,21 @@ pub fn delete_container(state_dir: &Path, single: &SingleThreaded) -> Result<Vec
     }
     let failed = poststop(&state, single);
     dir.remove()?;
+    devices?;
     warnings.extend(failed.iter().map(Error::to_string));
     Ok(warnings)
 }
 
 /// Init itself, wherever it may have moved to.
-fn kill(init: ProcessId) -> Result<()> {
+fn kill_init(init: ProcessId) -> Result<()> {
     let Some(pidfd) = init.open()? else { return Ok(()) };
-    match rustix::process::pidfd_send_signal(&pidfd, Signal::KILL) {
+    kill(&pidfd).call(|| format!("pidfd_send_signal([{}], SIGKILL)", init.pid))
+}
+
+fn kill(pidfd: &OwnedFd) -> std::result::Result<(), Errno> {
+    match rustix::process::pidfd_send_signal(pidfd, Signal::KILL) {
         Err(Errno::SRCH) => Ok(()),
-        other => other.call(|| format!("pidfd_send_signal([{}], SIGKILL)", init.pid)),
+        other => other,
     }
 }
 

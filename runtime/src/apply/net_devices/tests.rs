@@ -30,11 +30,19 @@ fn in_two_namespaces(claim: impl FnOnce(&mut Scene<'_>)) {
 
 impl Scene<'_> {
     fn move_all(&self, devices: &[(&str, &str)]) -> Result<MovedDevices> {
+        self.move_recorded(devices, |_| Ok(()))
+    }
+
+    fn move_recorded(
+        &self,
+        devices: &[(&str, &str)],
+        record: impl FnOnce(&Record) -> Result<()>,
+    ) -> Result<MovedDevices> {
         let devices: Vec<NetDevice> = devices
             .iter()
             .map(|(host, name)| NetDevice { host_name: (*host).into(), name: (*name).into() })
             .collect();
-        move_into(self.single, &devices, self.container.namespace.as_fd())
+        move_into(self.single, &devices, self.container.namespace.as_fd(), record)
     }
 
     /// A file of /proc/net as the container sees it.
@@ -249,14 +257,40 @@ fn devices_that_are_put_back_are_as_they_were() {
         scene.host.add("v0", "fd00::1", 64, vec![]);
         scene.host.bring_up("v0");
         let before = scene.host.addresses_of("v0");
-        let moved = scene.move_all(&[("v0", "a"), ("v1", "b")]).unwrap();
-        moved.put_back().unwrap();
-        assert_eq!(scene.container.names(), ["lo"]);
-        assert_eq!(scene.host.addresses_of("v0"), before);
-        assert!(scene.host.is_up("v0"));
-        assert!(!scene.host.is_up("v1"));
-        let port = scene.host.link(By::Name("v1")).unwrap().unwrap();
-        assert_eq!(port.controller, Some(bridge));
+        let as_they_were = |scene: &mut Scene<'_>| {
+            assert_eq!(scene.container.names(), ["lo"]);
+            assert_eq!(scene.host.addresses_of("v0"), before);
+            assert!(scene.host.is_up("v0"));
+            assert!(!scene.host.is_up("v1"));
+            let port = scene.host.link(By::Name("v1")).unwrap().unwrap();
+            assert_eq!(port.controller, Some(bridge));
+        };
+        let devices = [("v0", "a"), ("v1", "b")];
+        scene.move_all(&devices).unwrap().put_back().unwrap();
+        as_they_were(scene);
+        // The same by what was written down, from a process that has moved nothing itself.
+        let mut written = String::new();
+        let moved = scene.move_recorded(&devices, |record| {
+            written = serde_json::to_string(record).unwrap();
+            Ok(())
+        });
+        drop(moved.unwrap());
+        let record: Record = serde_json::from_str(&written).unwrap();
+        for _ in 0..2 {
+            put_back(scene.single, &record, scene.container.namespace.as_fd()).unwrap();
+            as_they_were(scene);
+        }
+    });
+}
+
+#[test]
+fn nothing_moves_that_could_not_be_written_down() {
+    in_two_namespaces(|scene| {
+        scene.host.create_veth("v0", "v1");
+        let refuse = |_: &Record| Err(Error::new(Kind::State("the disk is full".into())));
+        let error = scene.move_recorded(&[("v0", "a")], refuse).unwrap_err();
+        assert_eq!(error.to_string(), "the disk is full");
+        assert_eq!(scene.host.names(), ["lo", "v0", "v1"]);
     });
 }
 
