@@ -22,12 +22,12 @@ STATIC ?= $(if $(wildcard /usr/lib/$(MULTIARCH)/libseccomp.a),1,0)
 # Debian packages: the build needs the first row, the tests the second, their guest the third,
 # their clients the fourth.
 PACKAGES := gcc libc6-dev libseccomp-dev pkg-config \
-	busybox-static ca-certificates dpkg-dev iproute2 strace util-linux \
+	busybox-static ca-certificates dpkg-dev iproute2 strace uidmap util-linux \
 	binutils e2fsprogs mmdebstrap qemu-system-x86 \
 	containernetworking-plugins iptables tini
 
 .PHONY: all help build hold demo test unit integration test-clients guest-image test-guest bench \
-	check fmt tools client-tools deps install uninstall clean
+	check fmt tools client-tools deps install deb uninstall clean
 
 all: build
 
@@ -42,6 +42,7 @@ help:
 	@echo 'make unit         tests that need no containerd'
 	@echo 'make check        formatting and lints'
 	@echo 'make deps         Debian packages that the build and the tests need'
+	@echo 'make deb          a Debian package, in $(TARGET_DIR)/deb'
 	@echo 'make install      DESTDIR=$(DESTDIR) PREFIX=$(PREFIX)'
 
 # A static binary starts faster and has no loader to be fooled. The explicit --target keeps
@@ -110,8 +111,10 @@ CONTAINERD_2 := $(TOOLS)/containerd-2/bin
 CONTAINERD_16 := $(TOOLS)/containerd-1.6/usr/bin
 CONTAINERD_PKG := github.com/containerd/containerd/v2/cmd
 CLIENTS := $(TOOLS)/clients
+DOCKER := $(TOOLS)/docker
+ROOTLESS := $(TOOLS)/rootless
 
-tools: $(CONTAINERD_2)/.built $(CONTAINERD_16)/containerd
+tools: $(CONTAINERD_2)/.built $(CONTAINERD_16)/containerd $(ROOTLESS)/.built
 
 $(CONTAINERD_2)/.built: integration/tools/go.mod integration/tools/go.sum
 	@command -v go >/dev/null || { \
@@ -121,13 +124,21 @@ $(CONTAINERD_2)/.built: integration/tools/go.mod integration/tools/go.sum
 	  -o $(@D)/ $(CONTAINERD_PKG)/containerd $(CONTAINERD_PKG)/ctr
 	touch $@
 
-client-tools: $(CLIENTS)/.built
+client-tools: $(CLIENTS)/.built $(DOCKER)/usr/sbin/dockerd
 
 # Their own folder: no containerd of the tests has it on PATH.
-$(CLIENTS)/.built: integration/tools/go.mod integration/tools/go.sum $(CONTAINERD_2)/.built
+$(CLIENTS)/.built: integration/tools/go.mod integration/tools/go.sum \
+		integration/tools/manifests/main.go $(CONTAINERD_2)/.built
 	mkdir -p $(@D)
 	CGO_ENABLED=0 go build -C integration/tools -trimpath -o $(@D)/ \
-	  sigs.k8s.io/cri-tools/cmd/crictl github.com/containerd/nerdctl/v2/cmd/nerdctl
+	  sigs.k8s.io/cri-tools/cmd/crictl github.com/containerd/nerdctl/v2/cmd/nerdctl ./manifests
+	touch $@
+
+# Under it an ordinary user has a containerd.
+$(ROOTLESS)/.built: integration/tools/go.mod integration/tools/go.sum
+	mkdir -p $(@D)
+	CGO_ENABLED=0 go build -C integration/tools -trimpath -o $(@D)/ \
+	  github.com/rootless-containers/rootlesskit/v3/cmd/rootlesskit
 	touch $@
 
 # Unpacked, not installed: the package would bring runc with it.
@@ -139,14 +150,49 @@ $(CONTAINERD_16)/containerd:
 	dpkg-deb -x $(TOOLS)/deb/containerd_*.deb $(TOOLS)/containerd-1.6
 	touch $@
 
+# Unpacked for the same reason, and because the package would start a daemon.
+$(DOCKER)/usr/sbin/dockerd:
+	mkdir -p $(TOOLS)/deb
+	cd $(TOOLS)/deb && rm -f docker.io_*.deb && apt-get download docker.io=20.10.*
+	dpkg-deb -x $(TOOLS)/deb/docker.io_*.deb $(DOCKER)
+	touch $@
+
 deps:
 	@missing=(); for p in $(PACKAGES); do \
 	  dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing+=($$p); done; \
 	if [ $${#missing[@]} -gt 0 ]; then \
 	  apt-get install -y --no-install-recommends "$${missing[@]}"; fi
 
+# By a rename: at no moment is there half a program or none, and containers that run go on with the
+# one that they were started by.
 install: build
-	install -D -m 0755 $(DIST)/$(NAME) $(DESTDIR)$(PREFIX)/bin/$(NAME)
+	install -D -m 0755 $(DIST)/$(NAME) $(DESTDIR)$(PREFIX)/bin/.$(NAME).new
+	mv -f $(DESTDIR)$(PREFIX)/bin/.$(NAME).new $(DESTDIR)$(PREFIX)/bin/$(NAME)
+
+# Debian's own tool makes the package: one program and its examples need no more.
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n1)
+COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
+DEB_VERSION := $(VERSION)$(if $(COMMIT),+git$(COMMIT))
+DEB_ROOT := $(TARGET_DIR)/deb/root
+DEB := $(TARGET_DIR)/deb/$(NAME)_$(DEB_VERSION)_$(shell dpkg --print-architecture 2>/dev/null).deb
+
+deb: build
+	rm -rf $(DEB_ROOT)
+	install -D -m 0755 $(DIST)/$(NAME) $(DEB_ROOT)/usr/bin/$(NAME)
+	mkdir -p $(dir $(DEB))
+	install -d $(DEB_ROOT)/DEBIAN $(DEB_ROOT)/usr/share/doc/$(NAME)/examples
+	install -m 0644 README.md CHANGELOG.md docs/*.md $(DEB_ROOT)/usr/share/doc/$(NAME)/
+	install -m 0644 LICENSE $(DEB_ROOT)/usr/share/doc/$(NAME)/copyright
+	install -m 0644 config/*.toml config/*.json $(DEB_ROOT)/usr/share/doc/$(NAME)/examples/
+	cp -r config/kubernetes $(DEB_ROOT)/usr/share/doc/$(NAME)/examples/
+	printf '%s\n' 'Package: $(NAME)' 'Version: $(DEB_VERSION)' \
+	  "Architecture: $$(dpkg --print-architecture)" 'Section: admin' 'Priority: optional' \
+	  'Maintainer: the myshim authors <myshim@localhost>' 'Enhances: containerd' \
+	  "Installed-Size: $$(du -sk $(DEB_ROOT)/usr | cut -f1)" \
+	  'Description: containerd shim with the OCI runtime inside' \
+	  ' The runtime io.containerd.myshim.v2 for containerd, its CRI, nerdctl and docker.' \
+	  >$(DEB_ROOT)/DEBIAN/control
+	dpkg-deb --root-owner-group --build $(DEB_ROOT) $(DEB)
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/$(NAME)

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::command::{self, Output, Running};
-use crate::wait;
+use crate::{rootless, wait};
 
 /// Which containerd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,13 +38,17 @@ impl Version {
     /// The folder of `containerd` and `ctr`, filled by `make tools`, in `MYSHIM_TOOLS`.
     #[must_use]
     pub fn bin(self) -> PathBuf {
-        let tools = std::env::var_os("MYSHIM_TOOLS");
-        let tools = tools.map_or_else(|| workspace().join(".tools"), PathBuf::from);
         match self {
-            Self::V16 => tools.join("containerd-1.6/usr/bin"),
-            Self::V2 => tools.join("containerd-2/bin"),
+            Self::V16 => tools().join("containerd-1.6/usr/bin"),
+            Self::V2 => tools().join("containerd-2/bin"),
         }
     }
+}
+
+/// What `make tools` fills.
+#[must_use]
+pub fn tools() -> PathBuf {
+    std::env::var_os("MYSHIM_TOOLS").map_or_else(|| workspace().join(".tools"), PathBuf::from)
 }
 
 /// The runtime under test, as clients name it.
@@ -97,6 +101,9 @@ pub struct Endpoint {
     pub dir: PathBuf,
     /// The namespace that the tests use.
     pub namespace: String,
+    /// A process in whose user and mount namespace its clients have to be ([`rootless`]).
+    #[serde(default)]
+    pub inside: Option<u32>,
 }
 
 impl Endpoint {
@@ -144,7 +151,10 @@ impl Endpoint {
     /// `ctr` of the same version, with address and namespace.
     #[must_use]
     pub fn ctr(&self) -> Command {
-        let mut command = Command::new(self.version.bin().join("ctr"));
+        let mut command = match self.inside {
+            Some(pid) => rootless::inside(pid, &self.dir.join("bin/ctr")),
+            None => Command::new(self.version.bin().join("ctr")),
+        };
         command.arg("--address").arg(self.address()).arg("--namespace").arg(&self.namespace);
         command
     }
@@ -164,8 +174,7 @@ impl Endpoint {
         command::run(command, limit)
     }
 
-    /// The configuration without CRI, unless `cri` has tables for it.
-    fn config(&self, cri: Option<&str>) -> String {
+    fn config(&self, services: &Services<'_>) -> String {
         let (root, state) = (self.dir.join("root"), self.dir.join("state"));
         let common = format!(
             "root = {root:?}\nstate = {state:?}\n\n[grpc]\naddress = {:?}\n\n[debug]\nlevel = \"debug\"\n",
@@ -175,8 +184,12 @@ impl Endpoint {
             Version::V16 => (2, &DISABLED_16[..]),
             Version::V2 => (3, &DISABLED_2[..]),
         };
-        let without_cri = if cri.is_none() { &CRI[..] } else { &[] };
-        let disabled: Vec<_> = disabled.iter().chain(without_cri).collect();
+        let (restarts, cri) = match services {
+            Services::Tasks => (&RESTARTS[..], &CRI[..]),
+            Services::Restarts => (&[][..], &CRI[..]),
+            Services::Cri(_) => (&RESTARTS[..], &[][..]),
+        };
+        let disabled: Vec<_> = disabled.iter().chain(restarts).chain(cri).collect();
         let head = format!("version = {version}\ndisabled_plugins = {disabled:?}\n{common}");
         let own = match self.version {
             Version::V16 => String::new(),
@@ -186,26 +199,46 @@ impl Endpoint {
                 self.socket_dir()
             ),
         };
-        format!("{head}{own}{}", cri.unwrap_or_default())
+        let more = match services {
+            Services::Tasks => String::new(),
+            Services::Restarts => {
+                let name = if self.version == Version::V16 { RESTARTS[0] } else { RESTARTS[1] };
+                format!("\n[plugins.{name:?}]\ninterval = \"1s\"\n")
+            }
+            Services::Cri(tables) => (*tables).to_owned(),
+        };
+        format!("{head}{own}{more}")
     }
 }
 
 /// What a test of a shim does not need, and what would listen on the host or write outside the
 /// folder.
-const DISABLED_16: [&str; 5] = [
-    "io.containerd.internal.v1.restart",
+const DISABLED_16: [&str; 4] = [
     "io.containerd.snapshotter.v1.aufs",
     "io.containerd.snapshotter.v1.btrfs",
     "io.containerd.snapshotter.v1.devmapper",
     "io.containerd.snapshotter.v1.zfs",
 ];
-const DISABLED_2: [&str; 5] = [
-    "io.containerd.monitor.container.v1.restart",
+const DISABLED_2: [&str; 4] = [
     "io.containerd.nri.v1.nri",
     "io.containerd.snapshotter.v1.blockfile",
     "io.containerd.snapshotter.v1.erofs",
     "io.containerd.differ.v1.erofs",
 ];
+
+/// The plugin that restarts containers, in 1.6 and in 2.x.
+const RESTARTS: [&str; 2] =
+    ["io.containerd.internal.v1.restart", "io.containerd.monitor.container.v1.restart"];
+
+/// What a containerd does beside serving tasks.
+pub(crate) enum Services<'a> {
+    /// Nothing.
+    Tasks,
+    /// The restarts that containers are labelled for.
+    Restarts,
+    /// With tables for the configuration.
+    Cri(&'a str),
+}
 
 /// The plugins of CRI, in both.
 const CRI: [&str; 3] =
@@ -215,6 +248,8 @@ const CRI: [&str; 3] =
 #[derive(Debug)]
 pub struct Daemon {
     endpoint: Endpoint,
+    /// The folder of shims: all there is on its PATH.
+    path: PathBuf,
     process: Option<Running>,
 }
 
@@ -225,7 +260,27 @@ impl Daemon {
     /// When it does not come up; the message carries its log.
     #[must_use]
     pub fn start(version: Version, dir: &Path, namespace: &str) -> Self {
-        Self::configured(version, dir, namespace, None)
+        Self::configured(version, dir, namespace, &Services::Tasks).started()
+    }
+
+    /// Starts one in `dir` that looks for shims in the folder `path`.
+    ///
+    /// # Panics
+    /// When it does not come up; the message carries its log.
+    #[must_use]
+    pub fn start_with_path(version: Version, dir: &Path, namespace: &str, path: &Path) -> Self {
+        let mut daemon = Self::configured(version, dir, namespace, &Services::Tasks);
+        daemon.path = path.to_path_buf();
+        daemon.started()
+    }
+
+    /// Starts one in `dir` that looks each second which containers are to be started again.
+    ///
+    /// # Panics
+    /// When it does not come up; the message carries its log.
+    #[must_use]
+    pub fn start_with_restarts(version: Version, dir: &Path, namespace: &str) -> Self {
+        Self::configured(version, dir, namespace, &Services::Restarts).started()
     }
 
     /// Starts one in `dir` that serves CRI, with `cri` at the end of its configuration.
@@ -234,18 +289,35 @@ impl Daemon {
     /// When it does not come up; the message carries its log.
     #[must_use]
     pub fn start_with_cri(version: Version, dir: &Path, cri: &str) -> Self {
-        Self::configured(version, dir, "k8s.io", Some(cri))
+        Self::configured(version, dir, "k8s.io", &Services::Cri(cri)).started()
     }
 
-    fn configured(version: Version, dir: &Path, namespace: &str, cri: Option<&str>) -> Self {
+    fn started(mut self) -> Self {
+        self.up();
+        self
+    }
+
+    /// One in `dir` that does not run yet.
+    pub(crate) fn configured(
+        version: Version,
+        dir: &Path,
+        namespace: &str,
+        services: &Services<'_>,
+    ) -> Self {
         assert!(dir.as_os_str().len() <= 38, "too long for the sockets in it: {}", dir.display());
         fs::create_dir_all(dir).unwrap();
-        let endpoint =
-            Endpoint { version, dir: dir.to_path_buf(), namespace: namespace.to_owned() };
-        fs::write(dir.join("config.toml"), endpoint.config(cri)).unwrap();
-        let mut daemon = Self { endpoint, process: None };
-        daemon.up();
-        daemon
+        let endpoint = Endpoint {
+            version,
+            dir: dir.to_path_buf(),
+            namespace: namespace.to_owned(),
+            inside: None,
+        };
+        fs::write(dir.join("config.toml"), endpoint.config(services)).unwrap();
+        Self { endpoint, path: shim_dir(version), process: None }
+    }
+
+    pub(crate) fn set_inside(&mut self, pid: u32) {
+        self.endpoint.inside = Some(pid);
     }
 
     /// Where it is.
@@ -265,14 +337,20 @@ impl Daemon {
     /// # Panics
     /// When it does not come up; the message carries its log.
     pub fn up(&mut self) {
-        assert!(self.process.is_none(), "it runs already");
         let endpoint = &self.endpoint;
-        let log = fs::File::options().create(true).append(true).open(endpoint.log()).unwrap();
         // The daemon must not outlive the process that would stop it.
         let mut command = Command::new("/usr/bin/setpriv");
         command.args(["--pdeathsig", "TERM", "--"]).arg(endpoint.version.bin().join("containerd"));
         command.arg("--config").arg(endpoint.dir.join("config.toml"));
-        command.env_clear().env("PATH", shim_dir(endpoint.version));
+        command.env_clear().env("PATH", &self.path);
+        self.run(command);
+    }
+
+    /// Starts it with this command, and returns when it answers.
+    pub(crate) fn run(&mut self, mut command: Command) {
+        assert!(self.process.is_none(), "it runs already");
+        let endpoint = &self.endpoint;
+        let log = fs::File::options().create(true).append(true).open(endpoint.log()).unwrap();
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let mut process = Running::start(command);
         let answers = wait::within(wait::SOON, || {

@@ -55,8 +55,15 @@ impl Service {
         let handle = self.daemon.container(id)?;
         let execs = handle.ask(|reply| Command::ExecPids { reply }).await?;
         let mut processes = Vec::new();
-        for pid in handle.container.cgroup.pids()? {
-            let Ok(pid) = u32::try_from(pid) else { continue };
+        let pids = if handle.container.cgroup.paths().directories.is_empty() {
+            // Nothing but the daemon itself knows of them.
+            let init = handle.ask(|reply| Command::State { exec: None, reply }).await?;
+            let init = init.pid.filter(|_| init.exit.is_none());
+            init.into_iter().chain(execs.iter().map(|(pid, _)| *pid)).collect()
+        } else {
+            handle.container.cgroup.pids()?.into_iter().map(i32::unsigned_abs).collect::<Vec<_>>()
+        };
+        for pid in pids {
             let exec = execs.iter().find(|(exec_pid, _)| *exec_pid == pid);
             let info = exec.map(|(_, exec_id)| details(exec_id)).transpose()?;
             processes.push(ProcessInfo { pid, info: info.into(), ..ProcessInfo::default() });

@@ -21,6 +21,7 @@ mod no_runc;
 mod pod;
 mod process;
 mod restart;
+mod rootless;
 mod rpc;
 mod scale;
 mod seccomp;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         hooks::CLAIMS,
         hook_lifecycle::CLAIMS,
         user_namespaces::CLAIMS,
+        rootless::CLAIMS,
         net_devices::CLAIMS,
         seccomp_notify::CLAIMS,
         settings::CLAIMS,

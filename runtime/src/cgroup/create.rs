@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 
+use super::absent::is_denied;
 use super::{
     Access, Cgroup, CgroupDirectory, CgroupPaths, CgroupPlan, Hierarchy, Layout, UnitPlan, Version,
     Write, device_control, files, processes, write,
@@ -152,12 +153,6 @@ impl Cgroup {
 fn is_optional(layout: &Layout, plan: &CgroupPlan) -> bool {
     let has_devices = layout.v1.iter().flat_map(|h| &h.controllers).any(|c| c == "devices");
     has_devices && plan.writes.iter().all(|write| write.version == Version::V1)
-}
-
-fn is_denied(error: &Error) -> bool {
-    use nix::errno::Errno::{EACCES, EPERM, EROFS};
-    matches!(error.kind(), Kind::Unsupported(_))
-        || matches!(error.errno(), Some(EACCES | EPERM | EROFS))
 }
 
 fn needed_controllers(plan: &CgroupPlan) -> BTreeSet<&str> {

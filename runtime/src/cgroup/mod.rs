@@ -14,6 +14,7 @@
 //! Everything here is plain and blocking. [`Stats::read`] and [`OomWatch`] never wait for
 //! anything but the kernel's own file handlers, so the daemon may call them.
 
+mod absent;
 mod create;
 mod delegate;
 mod device_control;

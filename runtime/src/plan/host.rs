@@ -46,8 +46,10 @@ pub struct Host {
 pub enum Privilege {
     /// Root in the initial user namespace.
     Root,
-    /// Root in a user namespace, or not root at all.
-    Confined,
+    /// Root in a user namespace: what belongs to that one can be changed, the host cannot.
+    RootOfNamespace,
+    /// Not root at all.
+    User,
 }
 
 /// Which label a process may be given.
@@ -70,8 +72,11 @@ impl Host {
         let net = namespace_id("/proc/self/ns/net")?;
         let user = namespace_id("/proc/self/ns/user")?;
         let initial = user.1 == INITIAL_USER_NAMESPACE_INODE;
-        let privilege =
-            if initial && geteuid().is_root() { Privilege::Root } else { Privilege::Confined };
+        let privilege = match (geteuid().is_root(), initial) {
+            (true, true) => Privilege::Root,
+            (true, false) => Privilege::RootOfNamespace,
+            (false, _) => Privilege::User,
+        };
         Ok(Host {
             kernel: kernel_version()?,
             last_capability: last_capability()?,

@@ -36,8 +36,8 @@ pub(super) fn plan(spec: &Spec, host: &Host) -> Result<Planned> {
     let linux = spec.linux.as_ref();
     let listed = linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
     let mut namespaces = list(listed)?;
-    if host.privilege == Privilege::Confined && namespaces.user == Namespace::Host {
-        let why = "a user namespace is needed: the runtime is not root of the host";
+    if host.privilege == Privilege::User && namespaces.user == Namespace::Host {
+        let why = "a user namespace is needed: the runtime is not root";
         return Err(Error::field("linux.namespaces", why));
     }
     namespaces.time_offsets = time_offsets(linux, &namespaces.time)?;
@@ -360,10 +360,11 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_root_of_the_host_needs_a_user_namespace() {
+    fn who_is_not_root_needs_a_user_namespace() {
         let spec = Spec::from_json(br#"{"ociVersion":"1.3.0"}"#).unwrap();
-        let host = Host { privilege: Privilege::Confined, ..Host::example() };
-        let refusal = plan(&spec, &host).unwrap_err().to_string();
+        let host = |privilege| Host { privilege, ..Host::example() };
+        let refusal = plan(&spec, &host(Privilege::User)).unwrap_err().to_string();
         assert!(refusal.starts_with("linux.namespaces: a user namespace is needed"), "{refusal}");
+        assert!(plan(&spec, &host(Privilege::RootOfNamespace)).is_ok());
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn plan(
     if *net == Namespace::Host {
         return Err(Error::field("linux.netDevices", "needs a network namespace"));
     }
-    if host.privilege == Privilege::Confined {
+    if host.privilege != Privilege::Root {
         return Err(Error::field("linux.netDevices", "needs the host's CAP_NET_ADMIN"));
     }
     let sorted: BTreeMap<_, _> = listed.iter().collect();
@@ -91,7 +91,7 @@ mod tests {
     fn they_need_a_network_namespace_and_the_host() {
         let listed = HashMap::from([("eth0".to_owned(), LinuxNetDevice::default())]);
         assert!(plan(&listed, &Namespace::Host, &Host::example()).is_err());
-        let confined = Host { privilege: Privilege::Confined, ..Host::example() };
+        let confined = Host { privilege: Privilege::RootOfNamespace, ..Host::example() };
         assert!(plan(&listed, &Namespace::New, &confined).is_err());
         assert!(plan(&HashMap::new(), &Namespace::Host, &confined).unwrap().is_empty());
     }

@@ -28,6 +28,7 @@ use crate::apply::rootfs::{self, EmptyMountNamespace, OldTree};
 use crate::cgroup::{Cgroup, CgroupDirectory, CgroupPaths, Layout, UnitPlan};
 use crate::container::{ProcessId, State, StateDir};
 use crate::error::{At, Call, Error, Result};
+use crate::plan::host::Privilege;
 use crate::plan::{MountIdMap, Namespace, Plan};
 use crate::spec::Spec;
 
@@ -62,10 +63,16 @@ fn make<'a>(
     let joins = Joins::open(&plan.namespaces)?;
     let pid_file = PidFile::prepare(request.pid_file.as_deref())?;
     let (dir, mut state) = record(request, plan, layout, undo)?;
-    let mut rootfs = prepare_rootfs(main, plan, (&dir, &mut state), undo)?;
+    let mut rootfs = match main.host.privilege {
+        // It may mount nothing here: its init will, as root of its own namespaces.
+        Privilege::User => None,
+        _ => Some(prepare_rootfs(main, plan, (&dir, &mut state), undo)?),
+    };
     let placeholder = make_placeholder(main, plan)?;
-    let cgroup = make_cgroup(plan, layout, placeholder.as_ref(), undo)?;
-    rootfs.copy_cgroups(&plan.rootfs, cgroup.paths()).at("rootfs")?;
+    let (cgroup, warning) = make_cgroup(main, plan, placeholder.as_ref(), undo)?;
+    if let Some(rootfs) = &mut rootfs {
+        rootfs.copy_cgroups(&plan.rootfs, cgroup.paths()).at("rootfs")?;
+    }
     let entry = cgroup.entry()?;
     state.rdt = make_rdt_groups(main, plan, undo)?;
     if state.rdt.is_some() {
@@ -103,7 +110,7 @@ fn make<'a>(
     }
     // Until the daemon has the answer, the devices are those of a create that may fail.
     let unfinished = (!plan.net_devices.is_empty()).then_some(dir);
-    Ok(Outcome::Created { facts: facts(plan, &paths), waiting, unfinished })
+    Ok(Outcome::Created { facts: facts(plan, &paths, warning), waiting, unfinished })
 }
 
 /// Writes down what is about to be made, before any of it is: a main that is killed leaves
@@ -199,17 +206,24 @@ fn relieve(placeholder: Option<Placeholder>, cgroup: &Cgroup, plan: &Plan) -> Re
     placeholder.end().and_then(|()| cgroup.resident_has_left(&plan.cgroup)).at("create cgroup")
 }
 
+/// The cgroup, and a warning where there is none.
 fn make_cgroup(
+    main: &Main<'_>,
     plan: &Plan,
-    layout: &Layout,
     placeholder: Option<&Placeholder>,
     undo: &mut Undo<'_>,
-) -> Result<Cgroup> {
+) -> Result<(Cgroup, Option<String>)> {
     let resident = placeholder.map(Placeholder::pid);
-    let created = Cgroup::create(&plan.cgroup, layout, resident).at("create cgroup")?;
+    let created = Cgroup::create(&plan.cgroup, &main.host.cgroups, resident).at("create cgroup");
+    let created = match created {
+        Err(error) if main.host.privilege != Privilege::Root => {
+            return Cgroup::none(&plan.cgroup, error).map(|(none, why)| (none, Some(why)));
+        }
+        other => other?,
+    };
     let cgroup = created.cgroup.clone();
     undo.push("remove cgroup", move || created.undo());
-    Ok(cgroup)
+    Ok((cgroup, None))
 }
 
 /// What main does for the container from outside, while init waits for it.
@@ -255,11 +269,17 @@ fn deadline(plan: &Plan) -> Deadline {
     Deadline::after(CHAIN_DEADLINE.saturating_add(hooks))
 }
 
-fn facts(plan: &Plan, cgroup: &CgroupPaths) -> Facts {
+fn facts(plan: &Plan, cgroup: &CgroupPaths, warning: Option<String>) -> Facts {
     Facts {
         cgroup: cgroup.clone(),
         private_pid_namespace: plan.namespaces.pid == Namespace::New,
         has_poststart: !plan.hooks.poststart.is_empty(),
-        warnings: plan.warnings.iter().chain(&plan.cgroup.warnings).cloned().collect(),
+        warnings: plan
+            .warnings
+            .iter()
+            .chain(&plan.cgroup.warnings)
+            .cloned()
+            .chain(warning)
+            .collect(),
     }
 }

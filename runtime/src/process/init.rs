@@ -17,8 +17,8 @@ use crate::apply::rootfs::{
 };
 use crate::apply::{console, hostname, network, scheduling, stdio, sysctl};
 use crate::cgroup::{self, CgroupPaths, OomKills};
-use crate::error::{At, Call, Result};
-use crate::plan::{Namespace, Plan};
+use crate::error::{At, Call, Error, Kind, Result};
+use crate::plan::{MountIdMap, Namespace, Plan};
 use crate::sys::process::{self, SingleThreaded};
 use crate::sys::procfs::Procfs;
 
@@ -28,7 +28,8 @@ pub(super) struct Setup<'a> {
     pub(super) joins: Joins,
     pub(super) entry: crate::cgroup::Entry,
     pub(super) cgroup: CgroupPaths,
-    pub(super) rootfs: PreparedRootfs,
+    /// None: it is left to init.
+    pub(super) rootfs: Option<PreparedRootfs>,
     pub(super) old_tree: OldTree<'a>,
     pub(super) stdio: Vec<OwnedFd>,
     pub(super) handover: Handover,
@@ -179,11 +180,12 @@ fn enter(setup: &mut Setup<'_>, single: &SingleThreaded, came: Came) -> Result<(
 /// and the console's master.
 fn build_world(
     plan: &Plan,
-    rootfs: PreparedRootfs,
+    rootfs: Option<PreparedRootfs>,
     surroundings: &Surroundings<'_>,
     streams: Vec<OwnedFd>,
     single: &SingleThreaded,
 ) -> Result<(Procfs, Option<OwnedFd>)> {
+    let rootfs = rootfs.map_or_else(|| prepare_rootfs(plan, surroundings), Ok).at("rootfs")?;
     let root = rootfs::build(&plan.rootfs, rootfs, surroundings).at("rootfs")?;
     let procfs = root.procfs()?;
     hooks::create_container(single, plan)?;
@@ -195,6 +197,16 @@ fn build_world(
     sysctl::apply(&procfs, &plan.sysctls)?;
     root.hide(&plan.rootfs).at("rootfs")?;
     Ok((procfs, console))
+}
+
+/// What is else main's part, from init's copy of the host's mounts.
+fn prepare_rootfs(plan: &Plan, surroundings: &Surroundings<'_>) -> Result<PreparedRootfs> {
+    let mut user_namespace = |_: &MountIdMap| {
+        Err(Error::new(Kind::Unsupported("a mount with an id map takes root of the host".into())))
+    };
+    let mut rootfs = rootfs::prepare(&plan.rootfs, &plan.site, &mut user_namespace)?;
+    rootfs.copy_cgroups(&plan.rootfs, surroundings.cgroups)?;
+    Ok(rootfs)
 }
 
 /// The standard streams: those that the daemon has passed, or a terminal's, whose master is

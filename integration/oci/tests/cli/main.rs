@@ -8,5 +8,6 @@ mod errors;
 mod exec;
 mod life;
 mod limits;
+mod rootless;
 mod start;
 mod streams;
