@@ -16,6 +16,7 @@ mod exit_file;
 mod handover;
 mod info;
 mod io;
+mod journal;
 mod log;
 mod oom;
 mod oom_score;
