@@ -174,8 +174,7 @@ impl Endpoint {
         command::run(command, limit)
     }
 
-    /// The configuration without CRI, unless `cri` has tables for it.
-    fn config(&self, cri: Option<&str>) -> String {
+    fn config(&self, services: &Services<'_>) -> String {
         let (root, state) = (self.dir.join("root"), self.dir.join("state"));
         let common = format!(
             "root = {root:?}\nstate = {state:?}\n\n[grpc]\naddress = {:?}\n\n[debug]\nlevel = \"debug\"\n",
@@ -185,8 +184,12 @@ impl Endpoint {
             Version::V16 => (2, &DISABLED_16[..]),
             Version::V2 => (3, &DISABLED_2[..]),
         };
-        let without_cri = if cri.is_none() { &CRI[..] } else { &[] };
-        let disabled: Vec<_> = disabled.iter().chain(without_cri).collect();
+        let (restarts, cri) = match services {
+            Services::Tasks => (&RESTARTS[..], &CRI[..]),
+            Services::Restarts => (&[][..], &CRI[..]),
+            Services::Cri(_) => (&RESTARTS[..], &[][..]),
+        };
+        let disabled: Vec<_> = disabled.iter().chain(restarts).chain(cri).collect();
         let head = format!("version = {version}\ndisabled_plugins = {disabled:?}\n{common}");
         let own = match self.version {
             Version::V16 => String::new(),
@@ -196,26 +199,46 @@ impl Endpoint {
                 self.socket_dir()
             ),
         };
-        format!("{head}{own}{}", cri.unwrap_or_default())
+        let more = match services {
+            Services::Tasks => String::new(),
+            Services::Restarts => {
+                let name = if self.version == Version::V16 { RESTARTS[0] } else { RESTARTS[1] };
+                format!("\n[plugins.{name:?}]\ninterval = \"1s\"\n")
+            }
+            Services::Cri(tables) => (*tables).to_owned(),
+        };
+        format!("{head}{own}{more}")
     }
 }
 
 /// What a test of a shim does not need, and what would listen on the host or write outside the
 /// folder.
-const DISABLED_16: [&str; 5] = [
-    "io.containerd.internal.v1.restart",
+const DISABLED_16: [&str; 4] = [
     "io.containerd.snapshotter.v1.aufs",
     "io.containerd.snapshotter.v1.btrfs",
     "io.containerd.snapshotter.v1.devmapper",
     "io.containerd.snapshotter.v1.zfs",
 ];
-const DISABLED_2: [&str; 5] = [
-    "io.containerd.monitor.container.v1.restart",
+const DISABLED_2: [&str; 4] = [
     "io.containerd.nri.v1.nri",
     "io.containerd.snapshotter.v1.blockfile",
     "io.containerd.snapshotter.v1.erofs",
     "io.containerd.differ.v1.erofs",
 ];
+
+/// The plugin that restarts containers, in 1.6 and in 2.x.
+const RESTARTS: [&str; 2] =
+    ["io.containerd.internal.v1.restart", "io.containerd.monitor.container.v1.restart"];
+
+/// What a containerd does beside serving tasks.
+pub(crate) enum Services<'a> {
+    /// Nothing.
+    Tasks,
+    /// The restarts that containers are labelled for.
+    Restarts,
+    /// With tables for the configuration.
+    Cri(&'a str),
+}
 
 /// The plugins of CRI, in both.
 const CRI: [&str; 3] =
@@ -225,6 +248,8 @@ const CRI: [&str; 3] =
 #[derive(Debug)]
 pub struct Daemon {
     endpoint: Endpoint,
+    /// The folder of shims: all there is on its PATH.
+    path: PathBuf,
     process: Option<Running>,
 }
 
@@ -235,9 +260,27 @@ impl Daemon {
     /// When it does not come up; the message carries its log.
     #[must_use]
     pub fn start(version: Version, dir: &Path, namespace: &str) -> Self {
-        let mut daemon = Self::configured(version, dir, namespace, None);
-        daemon.up();
-        daemon
+        Self::configured(version, dir, namespace, &Services::Tasks).started()
+    }
+
+    /// Starts one in `dir` that looks for shims in the folder `path`.
+    ///
+    /// # Panics
+    /// When it does not come up; the message carries its log.
+    #[must_use]
+    pub fn start_with_path(version: Version, dir: &Path, namespace: &str, path: &Path) -> Self {
+        let mut daemon = Self::configured(version, dir, namespace, &Services::Tasks);
+        daemon.path = path.to_path_buf();
+        daemon.started()
+    }
+
+    /// Starts one in `dir` that looks each second which containers are to be started again.
+    ///
+    /// # Panics
+    /// When it does not come up; the message carries its log.
+    #[must_use]
+    pub fn start_with_restarts(version: Version, dir: &Path, namespace: &str) -> Self {
+        Self::configured(version, dir, namespace, &Services::Restarts).started()
     }
 
     /// Starts one in `dir` that serves CRI, with `cri` at the end of its configuration.
@@ -246,9 +289,12 @@ impl Daemon {
     /// When it does not come up; the message carries its log.
     #[must_use]
     pub fn start_with_cri(version: Version, dir: &Path, cri: &str) -> Self {
-        let mut daemon = Self::configured(version, dir, "k8s.io", Some(cri));
-        daemon.up();
-        daemon
+        Self::configured(version, dir, "k8s.io", &Services::Cri(cri)).started()
+    }
+
+    fn started(mut self) -> Self {
+        self.up();
+        self
     }
 
     /// One in `dir` that does not run yet.
@@ -256,7 +302,7 @@ impl Daemon {
         version: Version,
         dir: &Path,
         namespace: &str,
-        cri: Option<&str>,
+        services: &Services<'_>,
     ) -> Self {
         assert!(dir.as_os_str().len() <= 38, "too long for the sockets in it: {}", dir.display());
         fs::create_dir_all(dir).unwrap();
@@ -266,8 +312,8 @@ impl Daemon {
             namespace: namespace.to_owned(),
             inside: None,
         };
-        fs::write(dir.join("config.toml"), endpoint.config(cri)).unwrap();
-        Self { endpoint, process: None }
+        fs::write(dir.join("config.toml"), endpoint.config(services)).unwrap();
+        Self { endpoint, path: shim_dir(version), process: None }
     }
 
     pub(crate) fn set_inside(&mut self, pid: u32) {
@@ -296,7 +342,7 @@ impl Daemon {
         let mut command = Command::new("/usr/bin/setpriv");
         command.args(["--pdeathsig", "TERM", "--"]).arg(endpoint.version.bin().join("containerd"));
         command.arg("--config").arg(endpoint.dir.join("config.toml"));
-        command.env_clear().env("PATH", shim_dir(endpoint.version));
+        command.env_clear().env("PATH", &self.path);
         self.run(command);
     }
 

@@ -22,6 +22,7 @@ mod documents;
 pub mod events;
 pub mod host;
 pub mod image;
+pub mod nerdctl;
 pub mod process;
 pub mod pty;
 pub mod rootless;

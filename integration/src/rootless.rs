@@ -9,7 +9,7 @@ use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::Command;
 
-use crate::containerd::{Daemon, Endpoint, Version, shim_dir, tools, workspace};
+use crate::containerd::{Daemon, Endpoint, Services, Version, shim_dir, tools, workspace};
 use crate::wait;
 
 /// An id that is nobody's.
@@ -58,7 +58,7 @@ pub fn start(version: Version, dir: &Path, namespace: &str) -> Daemon {
     for path in [dir.parent().unwrap(), dir] {
         chown(path, Some(USER), Some(USER)).unwrap();
     }
-    let mut daemon = Daemon::configured(version, dir, namespace, None);
+    let mut daemon = Daemon::configured(version, dir, namespace, &Services::Tasks);
     daemon.run(command(daemon.endpoint()));
     let child = wait::until("the pid of rootlesskit's child", || {
         fs::read_to_string(dir.join("kit-state/child_pid")).ok()?.trim().parse().ok()

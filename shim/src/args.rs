@@ -52,7 +52,9 @@ enum Slot<'a> {
 /// What `-help` prints.
 pub(crate) const USAGE: &str = "\
 Usage: containerd-shim-myshim-v2 [flags] start|delete
-Started by containerd. Flags:
+       containerd-shim-myshim-v2 check
+`check` tells whether this host has what containers need: status 0 unless something required is
+missing. The rest is for containerd. Flags:
   -namespace NS         namespace that owns the shim
   -id ID                id of the task
   -address ADDRESS      gRPC address of containerd

@@ -1,21 +1,23 @@
-//! The bridge between async and the runtime: the one file that names both tokio and the process
-//! chain. What it calls does not block; what it awaits is a descriptor.
+//! The bridge between async and the runtime: it alone, with its folder, names both tokio and the
+//! process chain. What it calls does not block; what it awaits is a descriptor.
+
+mod mains;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use runtime::process::{
     Answer, Operation, Request, Spawner, StartChannel, StartOutcome, describe_status,
 };
 use runtime::sys::process::SingleThreaded;
-use runtime::{At, Call, Error, Kind, Result};
+use runtime::{Call, Error, Kind, Result};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::warn;
 
-use crate::cell::Cell;
+use self::mains::Mains;
+use crate::journal::Journal;
 use crate::readiness::{self, Polled};
 use crate::reaper::{Process, Reaper};
 
@@ -27,8 +29,9 @@ pub(crate) use runtime::process::{
 /// The process chain, as seen by tasks.
 #[derive(Debug)]
 pub(crate) struct Runtime {
-    spawner: Cell<Spawner>,
+    mains: Mains,
     reaper: Arc<Reaper>,
+    journal: Journal,
 }
 
 /// Compiled seccomp filters, shared by all daemons of a host: a profile is compiled once a boot.
@@ -73,8 +76,13 @@ impl Runtime {
         (spawner, child): (Spawner, Child),
         reaper: Arc<Reaper>,
     ) -> Result<Arc<Runtime>> {
-        drop(reaper.adopt(child)?);
-        Ok(Arc::new(Runtime { spawner: Cell::new(spawner), reaper }))
+        let mains = Mains::new((spawner, child), Arc::clone(&reaper))?;
+        Ok(Arc::new(Runtime { mains, reaper, journal: Journal::default() }))
+    }
+
+    /// What operations have lately spent their time on.
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// Who reaps what the chain forks.
@@ -185,42 +193,29 @@ impl Runtime {
         }
     }
 
-    /// The one answer of an operation. The rest of its stream (main's pidfd may come later) is
-    /// read behind it.
+    /// The one answer of an operation.
     async fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Asked> {
-        let mut operation = polled(self.submit(request, fds)?)?;
-        let (mut main, mut made) = (None, Vec::new());
+        let begin = Instant::now();
+        let (operation, main) = self.mains.submit(request, fds).await?;
+        let mut operation = polled(operation)?;
+        let mut made = Vec::new();
         let answer = loop {
             match next(&mut operation).await? {
-                Answer::Main(child) => main = Some(self.reaper.adopt(child)?),
                 Answer::Forked(child) => made.push(self.reaper.adopt(child)?),
                 answer => break answer,
             }
         };
+        let operation = operation.into_inner().0;
+        let failed = matches!(answer, Answer::Failed(_));
+        self.journal.note(&request.title(), begin.elapsed(), operation.phases(), failed);
+        match operation.into_waiting() {
+            Some(waiting) => self.mains.put_back(waiting, main.clone()),
+            None => self.mains.replenish(),
+        }
         match answer {
             Answer::End => Ok(Asked::Orphaned(Orphans { main, made })),
-            answer => {
-                tokio::spawn(finish(operation, Arc::clone(&self.reaper)));
-                match answer {
-                    Answer::Failed(error) => Err(error),
-                    answer => Ok(Asked::Answered(answer)),
-                }
-            }
-        }
-    }
-
-    /// A spawner that died is replaced by a new one: the daemon still has one thread.
-    fn submit(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Operation> {
-        let mut spawner = self.spawner.lock();
-        match spawner.submit(request, fds) {
-            Err(error) if is_gone(&error) => {
-                warn!(%error, "the spawner is gone: forking another");
-                let (another, child) = fork_spawner()?;
-                *spawner = another;
-                drop(self.reaper.adopt(child)?);
-                spawner.submit(request, fds).at("with a new spawner")
-            }
-            other => other,
+            Answer::Failed(error) => Err(error),
+            answer => Ok(Asked::Answered(answer)),
         }
     }
 }
@@ -233,7 +228,7 @@ enum Asked {
 
 /// What main has left that died without an answer.
 struct Orphans {
-    main: Option<Process>,
+    main: Process,
     made: Vec<Process>,
 }
 
@@ -243,17 +238,14 @@ impl Orphans {
     }
 
     /// Ends what main had made, and says what main died of.
-    async fn end(self) -> Error {
+    async fn end(mut self) -> Error {
         let count = self.made.len();
         for mut process in self.made {
             // ESRCH: it has ended by itself, as it does when it finds main gone.
             drop(process.signal(SIGKILL));
             process.exited().await;
         }
-        let how = match self.main {
-            Some(mut main) => describe_status(wait_form(main.exited().await.status)),
-            None => "before the daemon knew it".into(),
-        };
+        let how = describe_status(wait_form(self.main.exited().await.status));
         let how = format!("{how}, after it had made {count} processes");
         Error::new(Kind::PeerDied { who: MAIN.into(), how })
     }
@@ -266,27 +258,8 @@ fn wait_form(status: u32) -> i32 {
     if status > 128 { status - 128 } else { status << 8 }
 }
 
-fn is_gone(error: &Error) -> bool {
-    matches!(error.errno(), Some(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN))
-}
-
 fn unexpected(answer: &Answer) -> Error {
     Error::new(Kind::Corrupt(format!("main answered with what was not asked for: {answer:?}")))
-}
-
-async fn finish(mut operation: AsyncFd<Polled<Operation>>, reaper: Arc<Reaper>) {
-    loop {
-        match next(&mut operation).await {
-            Ok(Answer::Main(child) | Answer::Forked(child)) => {
-                if let Err(error) = reaper.adopt(child) {
-                    warn!(%error, "a child of the chain is left to be swept");
-                }
-            }
-            Ok(Answer::End) => return,
-            Ok(answer) => warn!("main goes on after its answer: {answer:?}"),
-            Err(error) => return warn!(%error, "the rest of an operation's answers is lost"),
-        }
-    }
 }
 
 async fn next(operation: &mut AsyncFd<Polled<Operation>>) -> Result<Answer> {
@@ -304,11 +277,24 @@ async fn next(operation: &mut AsyncFd<Polled<Operation>>) -> Result<Answer> {
 pub(crate) struct Start(AsyncFd<Polled<StartChannel>>);
 
 impl Start {
-    /// Lets the process execute the user's program, and waits until it has.
+    /// Lets the process execute the user's program, and waits until it has. `title` is for the
+    /// journal.
     ///
     /// # Errors
     /// It could not, and is dead or about to be.
-    pub(crate) async fn run(mut self, process: &mut Process) -> Result<()> {
+    pub(crate) async fn run(
+        self,
+        title: &str,
+        process: &mut Process,
+        journal: &Journal,
+    ) -> Result<()> {
+        let begin = Instant::now();
+        let outcome = self.until_executed(process).await;
+        journal.note(title, begin.elapsed(), "", outcome.is_err());
+        outcome
+    }
+
+    async fn until_executed(mut self, process: &mut Process) -> Result<()> {
         if let Err(error) = self.0.get_ref().0.start() {
             // It is gone; its last words may still be there.
             return self.outcome(process).await.and(Err(error));

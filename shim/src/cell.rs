@@ -10,10 +10,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub(crate) struct Cell<T>(Mutex<T>);
 
 impl<T> Cell<T> {
-    pub(crate) fn new(value: T) -> Cell<T> {
-        Cell(Mutex::new(value))
-    }
-
     /// The value, for the length of a statement or a block without an await.
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         // A panic aborts the daemon: nobody ever sees a poisoned lock.

@@ -9,12 +9,14 @@ mod bootstrap;
 mod bridge;
 mod caller;
 mod cell;
+mod check;
 mod delete;
 mod events;
 mod exit_file;
 mod handover;
 mod info;
 mod io;
+mod journal;
 mod log;
 mod oom;
 mod oom_score;
@@ -42,7 +44,7 @@ use crate::args::Args;
 
 fn main() -> ExitCode {
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             complain(&error);
             ExitCode::FAILURE
@@ -50,8 +52,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<()> {
+fn run() -> Result<ExitCode> {
     let args = Args::parse(std::env::args_os().skip(1))?;
+    if args.action == "check" {
+        let report = check::run().at("check")?;
+        print(report.text.as_bytes())?;
+        return Ok(if report.usable { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    act(args).map(|()| ExitCode::SUCCESS)
+}
+
+fn act(args: Args) -> Result<()> {
     if args.help {
         return print(args::USAGE.as_bytes());
     }
@@ -70,8 +81,10 @@ fn run() -> Result<()> {
             print(&deleted.answer)
         }
         "serve" => serve(args).at("serve"),
-        "" => Err(Error::argument("action", "is missing: start or delete")),
-        action => Err(Error::argument("action", format!("{action:?} is not start or delete"))),
+        "" => Err(Error::argument("action", "is missing: start, delete or check")),
+        action => {
+            Err(Error::argument("action", format!("{action:?} is not start, delete or check")))
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use runtime::process::Spawner;
 use runtime::sys::process::SingleThreaded;
 use runtime::{At, Call, Error, Kind, Result};
 use rustix::process::DumpableBehavior;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{debug, info, warn};
 use ttrpc::r#async::Server;
 
@@ -65,9 +65,11 @@ async fn serve(args: ServeArgs, spawner: (Spawner, Child)) -> Result<()> {
     let reaper = Arc::new(Reaper::default());
     let runtime = Runtime::new(spawner, Arc::clone(&reaper))?;
     let mut terminate = signal(SignalKind::terminate()).call(|| "sigaction(SIGTERM)".into())?;
+    let ask = signal(SignalKind::user_defined2()).call(|| "sigaction(SIGUSR2)".into())?;
+    tokio::spawn(tell_on_request(ask, Arc::clone(&runtime)));
     let mut interrupt = signal(SignalKind::interrupt()).call(|| "sigaction(SIGINT)".into())?;
     let publisher = Publisher::start(&args.containerd.ttrpc_address, &args.namespace);
-    let daemon = Arc::new(Daemon::new(runtime, publisher.clone(), args.namespace));
+    let daemon = Arc::new(Daemon::new(Arc::clone(&runtime), publisher.clone(), args.namespace));
     let address = args.address;
     let service = Arc::new(Service::new(Arc::clone(&daemon), address.clone()));
     let server = server::start(args.listener, || service.clone()).await?;
@@ -84,6 +86,13 @@ async fn serve(args: ServeArgs, spawner: (Spawner, Child)) -> Result<()> {
     }
     end(server, &publisher).await;
     one_thread()
+}
+
+/// Where the time went, into the log, on each SIGUSR2.
+async fn tell_on_request(mut ask: Signal, runtime: Arc<Runtime>) {
+    while ask.recv().await.is_some() {
+        runtime.journal().tell();
+    }
 }
 
 /// Events first: when the answer to the shutdown is there, containerd may look for them.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use myshim_integration::Version;
 use myshim_integration::containerd::shim_binary;
 
+use crate::budgets::Budgets;
 use crate::runtimes::Runtime;
 use crate::shim::Binary;
 
@@ -15,8 +16,10 @@ pub(crate) struct Options {
     pub(crate) rounds: usize,
     pub(crate) layers: usize,
     pub(crate) execs: usize,
-    pub(crate) markdown: Option<PathBuf>,
+    /// Where the figures and the pictures go; None: the figures go to standard output.
+    pub(crate) out: Option<PathBuf>,
     pub(crate) shims: Vec<Binary>,
+    pub(crate) budgets: Budgets,
     pub(crate) runtimes: Vec<Runtime>,
     tables: Vec<String>,
 }
@@ -32,8 +35,9 @@ impl Options {
             rounds: 100,
             layers: 1,
             execs: 1000,
-            markdown: None,
+            out: None,
             shims: vec![ours],
+            budgets: Budgets::default(),
             runtimes: Vec::new(),
             tables: Vec::new(),
         };
@@ -56,7 +60,7 @@ impl Options {
             "--rounds" => self.rounds = number(),
             "--layers" => self.layers = number(),
             "--execs" => self.execs = number(),
-            "--markdown" => self.markdown = Some(value.into()),
+            "--out" => self.out = Some(value.into()),
             "--shim" => self.shims[0].shim = value.into(),
             "--peer" => {
                 let (name, rest) = value.split_once('=').expect("--peer NAME=SHIM,PATH");
@@ -77,6 +81,29 @@ impl Options {
 
     /// Whether a table is asked for.
     pub(crate) fn wants(&self, table: &str) -> bool {
-        self.tables.is_empty() || self.tables.iter().any(|wanted| wanted == table)
+        self.tables.is_empty() || self.names(table)
+    }
+
+    /// Whether a table is asked for by its name.
+    pub(crate) fn names(&self, table: &str) -> bool {
+        self.tables.iter().any(|wanted| wanted == table)
+    }
+
+    /// Where the figures go, below [`Options::out`].
+    pub(crate) fn file(&self) -> &'static str {
+        if self.shims.len() > 1 { "peers.md" } else { "figures.md" }
+    }
+
+    /// Arguments for another bench of the same shims.
+    pub(crate) fn shims_as_arguments(&self) -> Vec<OsString> {
+        let mut arguments = vec!["--shim".into(), self.shims[0].shim.clone().into()];
+        for peer in &self.shims[1..] {
+            let mut value = OsString::from(format!("{}=", peer.name));
+            value.push(&peer.shim);
+            value.push(",");
+            value.push(&peer.path);
+            arguments.extend(["--peer".into(), value]);
+        }
+        arguments
     }
 }

@@ -1,5 +1,6 @@
 //! The runtime library, without a shim.
 
+use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use runtime::plan::mounts::rootfs_mount;
 use runtime::process::{
     Answer, Child, CreateOptions, CreateRequest, Created, DeleteRequest, ExecRequest, ExtraFds,
-    Operation, Request, Spawner, StartOutcome, WhenPaused,
+    Operation, Ordered, Request, Spawner, StartOutcome, WaitingMain, WhenPaused,
 };
 use runtime::sys::process::SingleThreaded;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -27,6 +28,8 @@ pub(crate) struct Library {
     layers: Layers,
     name: String,
     sleeper: Option<Child>,
+    waiting: RefCell<Option<(WaitingMain, Child)>>,
+    ordered: Cell<bool>,
 }
 
 impl Library {
@@ -34,11 +37,14 @@ impl Library {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
         let (spawner, _child) = Spawner::fork(single, Some(dir.join("seccomp"))).unwrap();
         let layers = layers.sibling(&dir.join("lib"));
-        Self { spawner, dir: dir.join("lib"), layers, name: name.to_owned(), sleeper: None }
+        let (waiting, ordered) = (RefCell::new(None), Cell::new(false));
+        let (dir, name) = (dir.join("lib"), name.to_owned());
+        Self { spawner, dir, layers, name, sleeper: None, waiting, ordered }
     }
 
     /// A container from nothing to nothing.
     pub(crate) fn create(&mut self, network: Network) -> Duration {
+        self.settle();
         let bundle = self.bundle("c", network, &["true"]);
         let begin = Instant::now();
         let created = self.make(&bundle, "c", &self.layers);
@@ -57,6 +63,7 @@ impl Library {
             start(created.start);
             self.sleeper = Some(created.process);
         }
+        self.settle();
         let init = &self.sleeper.as_ref().unwrap().pidfd;
         let begin = Instant::now();
         let request = Request::Exec(ExecRequest {
@@ -114,17 +121,44 @@ impl Library {
         }
     }
 
+    /// As the shim does: a main waits ahead of the operation.
     fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Answer {
-        let mut operation = self.spawner.submit(request, fds).unwrap();
-        let mut mains = Vec::new();
+        let (main, child) = self.waiting.borrow_mut().take().unwrap_or_else(|| self.main());
+        let mut operation = main.submit(request, fds).unwrap();
         let answer = loop {
             match next(&mut operation) {
-                Answer::Main(child) | Answer::Forked(child) => mains.push(child),
+                Answer::Forked(child) => reap(&child),
                 answer => break answer,
             }
         };
-        mains.iter().for_each(reap);
+        match operation.into_waiting() {
+            Some(main) => *self.waiting.borrow_mut() = Some((main, child)),
+            None => {
+                self.spawner.order().unwrap();
+                self.ordered.set(true);
+                reap(&child);
+            }
+        }
         answer
+    }
+
+    /// Waits until a main waits for the next operation.
+    pub(crate) fn settle(&self) {
+        let waiting = self.waiting.borrow_mut().take().unwrap_or_else(|| self.main());
+        *self.waiting.borrow_mut() = Some(waiting);
+    }
+
+    fn main(&self) -> (WaitingMain, Child) {
+        if !self.ordered.replace(false) {
+            self.spawner.order().unwrap();
+        }
+        loop {
+            match self.spawner.try_main().unwrap() {
+                Ordered::Main(main, child) => return (main, child),
+                Ordered::Nothing => wait(self.spawner.as_fd()),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 }
 

@@ -4,19 +4,26 @@
 //! make bench ARGS="--rounds 200 --shim DIR --peer NAME=SHIM,PATH --runtime NAME=PROGRAM …"
 //! ```
 //!
+//! `--out DIR` writes the figures there, with the pictures of the growth curves.
 //! `--peer` adds a shim by its binary and the PATH it is to find its runtime on, `--runtime` an
 //! OCI runtime by its binary. Without names of tables all are made. See docs/performance.md.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a bench that cannot run ends")]
 
+mod budgets;
 mod bundle;
+mod chart;
 mod command_line;
 mod floor;
+mod growth;
 mod library;
+mod machine;
 mod memory;
 mod runtimes;
 mod series;
 mod shim;
+mod steady;
+mod through;
 mod ttrpc_client;
 
 use std::cell::RefCell;
@@ -27,6 +34,7 @@ use std::time::Instant;
 use containerd_shim_protos::api::{Empty, ForwardRequest};
 use runtime::sys::process::SingleThreaded;
 
+use crate::budgets::Bound;
 use crate::bundle::{Layers, Network};
 use crate::command_line::Options;
 use crate::floor::Floor;
@@ -40,14 +48,25 @@ fn main() {
     let dir = std::env::temp_dir().join(&name);
     fs::create_dir_all(dir.join("s")).unwrap();
     let layers = Layers::make(&dir, options.layers);
-    // Both are forked while this program is small and has one thread.
+    // They are forked while this program is small and has one thread.
     let single = SingleThreaded::verify().expect("one thread");
-    let mut floor = Floor::fork(&single, &layers, &name);
+    let floor = Floor::fork(&single, &layers, &name);
+    let mut floors = Vec::new();
+    if options.wants("layers") {
+        for count in growth::LAYERS {
+            let layers = Layers::make(&dir.join(format!("f{count}")), count);
+            let floor = Floor::fork(&single, &layers, &format!("{name}l{count}"));
+            floors.push((count, layers, floor));
+        }
+    }
     let library = Library::new(&single, &dir, &layers, &name);
-    let text = run(&options, &mut floor, library, &layers, &name);
-    drop(floor);
-    match &options.markdown {
-        Some(path) => fs::write(path, text).unwrap(),
+    let begin = Instant::now();
+    let text = run(&options, (floor, floors), library, &layers, &name);
+    match &options.out {
+        Some(path) => {
+            let text = machine::heading(begin.elapsed()) + &text;
+            fs::write(path.join(options.file()), text).unwrap();
+        }
         None => print!("{text}"),
     }
     fs::remove_dir_all(&dir).unwrap();
@@ -56,7 +75,7 @@ fn main() {
 
 fn run(
     options: &Options,
-    floor: &mut Floor,
+    (mut floor, mut floors): (Floor, Vec<(usize, Layers, Floor)>),
     library: Library,
     layers: &Layers,
     name: &str,
@@ -66,26 +85,34 @@ fn run(
     let layers = layers.sibling(&dir.join("p"));
     let place = Place { layers: &layers, name, events: events.1, dir };
     let library = RefCell::new(library);
-    let floor = RefCell::new(floor);
-    let mut text = String::new();
-    for (table, network) in [("create", Network::Host), ("create-net", Network::New)] {
-        if options.wants(table) {
-            text += &create(options, &floor, &library, &place, network);
+    let floor = RefCell::new(&mut floor);
+    if options.names("mounts-inside") {
+        return growth::mounts_inside(options, &floor, &place);
+    }
+    let table = |wanted: &str, make: &mut dyn FnMut() -> String| {
+        if !options.wants(wanted) {
+            return String::new();
         }
-    }
-    if options.wants("exec") {
-        text += &exec(options, &floor, &library, &place);
-    }
-    if options.wants("whole") {
-        text += &whole(options, &floor, &place);
-    }
-    if options.wants("calls") {
-        text += &calls(options, &place);
-    }
-    if options.wants("memory") {
-        text += &memory::table(&place, &options.shims, options.execs);
-    }
-    text
+        eprintln!("bench: {wanted}");
+        make()
+    };
+    [
+        table("create", &mut || create(options, &floor, &library, &place, Network::Host)),
+        table("create-net", &mut || create(options, &floor, &library, &place, Network::New)),
+        table("exec", &mut || exec(options, &floor, &library, &place)),
+        table("whole", &mut || whole(options, &floor, &place)),
+        table("calls", &mut || calls(options, &place)),
+        table("containerd", &mut || through::table(options, &place)),
+        table("output", &mut || steady::output(options, &place)),
+        table("probes", &mut || steady::probes(options, &place)),
+        table("memory", &mut || memory::table(options, &place)),
+        table("containers", &mut || growth::containers(options, &floor, &place)),
+        table("pods", &mut || growth::pods(options, &floor, &place)),
+        table("mounts", &mut || growth::mounts(options)),
+        table("layers", &mut || growth::layers(options, &mut floors, &place)),
+        options.budgets.table(),
+    ]
+    .concat()
 }
 
 type Shared<'a, T> = RefCell<&'a mut T>;
@@ -116,7 +143,10 @@ fn create(
             "Create, start, exit, delete (the shim runs already; own network namespace)"
         }
     };
-    series::table(title, options.rounds, &mut subjects)
+    let (text, times) = series::table(title, options.rounds, &mut subjects);
+    let ratio = series::ratio(&times[2], &times[0]);
+    options.budgets.note(title, Bound::AtMost, 1.5, ratio, "× floor");
+    text
 }
 
 fn exec(
@@ -131,10 +161,14 @@ fn exec(
     ];
     subjects.extend(options.shims.iter().map(|binary| {
         let mut shim = started(place, binary, "e").with_sleeper("es");
-        let id = shim.sleeping[0].clone();
+        let id = shim.sleeper_id();
         Subject::new(&binary.name, move || shim.as_mut().exec(&id))
     }));
-    series::table("Exec, start, exit, delete", options.rounds, &mut subjects)
+    let title = "Exec, start, exit, delete";
+    let (text, times) = series::table(title, options.rounds, &mut subjects);
+    let ratio = series::ratio(&times[2], &times[0]);
+    options.budgets.note(title, Bound::AtMost, 1.5, ratio, "× floor");
+    text
 }
 
 fn whole(options: &Options, floor: &Shared<'_, Floor>, place: &Place<'_>) -> String {
@@ -145,11 +179,11 @@ fn whole(options: &Options, floor: &Shared<'_, Floor>, place: &Place<'_>) -> Str
             .iter()
             .map(|binary| Subject::new(&binary.name, move || shim::whole(place, binary))),
     );
-    series::table(
-        "The shim's start, create, start, exit, delete, shutdown",
-        options.rounds,
-        &mut subjects,
-    )
+    let title = "The shim's start, create, start, exit, delete, shutdown";
+    let (text, times) = series::table(title, options.rounds, &mut subjects);
+    let ratio = series::ratio(&times[1], &times[0]);
+    options.budgets.note(title, Bound::AtMost, 3.0, ratio, "× floor");
+    text
 }
 
 /// A call of the task service, by its name and for a container's id.
@@ -177,7 +211,11 @@ fn calls(options: &Options, place: &Place<'_>) -> String {
                 begin.elapsed()
             })
         });
-        series::table(title, options.rounds * 5, &mut subjects.collect::<Vec<_>>())
+        let mut subjects = subjects.collect::<Vec<_>>();
+        let (text, times) = series::table(title, options.rounds * 5, &mut subjects);
+        let median = series::ms(series::median(&times[0]));
+        options.budgets.note(title, Bound::AtMost, 0.3, median, "ms");
+        text
     };
     methods.into_iter().map(table).collect()
 }
@@ -194,10 +232,25 @@ impl<'a> Guarded<'a> {
     }
 
     fn with_sleeper(mut self, prefix: &str) -> Self {
-        let id = format!("{prefix}-{}", self.as_mut().binary.name);
+        self.add_sleeper(prefix);
+        self
+    }
+
+    fn add_sleeper(&mut self, prefix: &str) {
+        let number = self.sleeping.len();
+        let id = format!("{prefix}-{}-{number}", self.as_mut().binary.name);
         self.as_mut().sleeper(&id);
         self.sleeping.push(id);
-        self
+    }
+
+    /// How many containers sleep in it.
+    fn sleeping(&self) -> usize {
+        self.sleeping.len()
+    }
+
+    /// The first of them.
+    fn sleeper_id(&self) -> String {
+        self.sleeping[0].clone()
     }
 }
 

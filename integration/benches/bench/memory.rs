@@ -4,6 +4,8 @@ use std::fs;
 
 use myshim_integration::process::Process;
 
+use crate::budgets::Bound;
+use crate::command_line::Options;
 use crate::shim::{Binary, Place, Shim};
 
 /// Kibibytes.
@@ -53,7 +55,8 @@ fn of_process(pid: u32) -> Memory {
 const MORE: u64 = 10;
 
 /// A table with one shim per line.
-pub(crate) fn table(place: &Place<'_>, binaries: &[Binary], execs: usize) -> String {
+pub(crate) fn table(options: &Options, place: &Place<'_>) -> String {
+    let execs = options.execs;
     let mut text = format!(
         "### Memory\n\nKiB, of the daemon and its helpers together, while a second shim of the \
          same program runs, as on any node with two pods: pages of the program are the page \
@@ -61,18 +64,18 @@ pub(crate) fn table(place: &Place<'_>, binaries: &[Binary], execs: usize) -> Str
          | PSS | RSS | threads | dirty per further container | dirty after {MORE} containers came \
          and went | and {execs} execs |\n|---|---|---|---|---|---|---|---|---|\n"
     );
-    for binary in binaries {
+    for binary in &options.shims {
         let mut other = Shim::start(place, binary, &format!("o-{}", binary.name));
         other.sleeper("mo");
         other.exec("mo");
-        text += &line(place, binary, execs);
+        text += &line(options, place, binary);
         other.end("mo");
         other.shutdown();
     }
     text + "\n"
 }
 
-fn line(place: &Place<'_>, binary: &Binary, execs: usize) -> String {
+fn line(options: &Options, place: &Place<'_>, binary: &Binary) -> String {
     let mut shim = Shim::start(place, binary, &format!("m-{}", binary.name));
     shim.sleeper("m0");
     let pid = shim.pid();
@@ -82,12 +85,24 @@ fn line(place: &Place<'_>, binary: &Binary, execs: usize) -> String {
     let many = of_shim(pid);
     (1..=MORE).for_each(|n| shim.end(&format!("m{n}")));
     let before = of_shim(pid);
-    for _ in 0..execs {
+    for _ in 0..options.execs {
         shim.exec("m0");
     }
     let after = of_shim(pid);
     shim.end("m0");
     shim.shutdown();
+    let each = many.dirty.saturating_sub(one.dirty) / MORE;
+    if binary.name == options.shims[0].name {
+        let note = |what: &str, budget, measured: u64, unit| {
+            let measured = f64::from(u32::try_from(measured).unwrap());
+            options.budgets.note(what, Bound::AtMost, budget, measured, unit);
+        };
+        note("Private memory with one container", 1024.0, one.private, "KiB");
+        note("Private memory of each further container", 64.0, each, "KiB");
+        let grown = after.dirty.saturating_sub(before.dirty);
+        note(&format!("Growth in {} execs", options.execs), 0.0, grown, "KiB");
+        note("Threads of a process", 1.0, one.threads, "");
+    }
     format!(
         "| {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
         binary.name,
@@ -96,7 +111,7 @@ fn line(place: &Place<'_>, binary: &Binary, execs: usize) -> String {
         one.proportional,
         one.resident,
         one.threads,
-        many.dirty.saturating_sub(one.dirty) / MORE,
+        each,
         before.dirty,
         after.dirty,
     )

@@ -21,8 +21,12 @@ const SETTLE: Duration = Duration::from_millis(5);
 
 /// Runs all subjects in turn, `rounds` times, each round beginning with another one: whatever the
 /// machine does meanwhile, it does to all of them. The first one is the ruler. Gives a table in
-/// Markdown.
-pub(crate) fn table(title: &str, rounds: usize, subjects: &mut [Subject<'_>]) -> String {
+/// Markdown, and the times.
+pub(crate) fn table(
+    title: &str,
+    rounds: usize,
+    subjects: &mut [Subject<'_>],
+) -> (String, Vec<Vec<Duration>>) {
     let times = run(rounds, subjects);
     let mut text = format!(
         "### {title}\n\n{rounds} interleaved rounds.\n\n| | median ms | fastest ms | ratio, median \
@@ -30,9 +34,7 @@ pub(crate) fn table(title: &str, rounds: usize, subjects: &mut [Subject<'_>]) ->
     );
     let ruler = &times[0];
     for (subject, own) in subjects.iter().zip(&times) {
-        let ratios = own.iter().zip(ruler).map(|(a, b)| a.as_secs_f64() / b.as_secs_f64());
-        let mut ratios: Vec<f64> = ratios.collect();
-        ratios.sort_by(f64::total_cmp);
+        let ratios = ratios(own, ruler);
         let (mut sorted, fastest) = (own.clone(), ruler.iter().min().copied().unwrap_or_default());
         sorted.sort();
         text += &format!(
@@ -46,10 +48,24 @@ pub(crate) fn table(title: &str, rounds: usize, subjects: &mut [Subject<'_>]) ->
             sorted[0].as_secs_f64() / fastest.as_secs_f64(),
         );
     }
-    text + "\n"
+    (text + "\n", times)
 }
 
-fn run(rounds: usize, subjects: &mut [Subject<'_>]) -> Vec<Vec<Duration>> {
+/// Of each round, in order of size.
+fn ratios(own: &[Duration], ruler: &[Duration]) -> Vec<f64> {
+    let ratios = own.iter().zip(ruler).map(|(a, b)| a.as_secs_f64() / b.as_secs_f64());
+    let mut ratios: Vec<f64> = ratios.collect();
+    ratios.sort_by(f64::total_cmp);
+    ratios
+}
+
+/// The median of the rounds' ratios.
+pub(crate) fn ratio(own: &[Duration], ruler: &[Duration]) -> f64 {
+    ratios(own, ruler)[own.len() / 2]
+}
+
+/// The times of each subject.
+pub(crate) fn run(rounds: usize, subjects: &mut [Subject<'_>]) -> Vec<Vec<Duration>> {
     let mut times: Vec<Vec<Duration>> = vec![Vec::with_capacity(rounds); subjects.len()];
     let count = subjects.len();
     for round in 0..WARM_UP + rounds {
@@ -65,6 +81,13 @@ fn run(rounds: usize, subjects: &mut [Subject<'_>]) -> Vec<Vec<Duration>> {
     times
 }
 
-fn ms(time: Duration) -> f64 {
+/// The one in the middle.
+pub(crate) fn median(times: &[Duration]) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort();
+    sorted[sorted.len() / 2]
+}
+
+pub(crate) fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }

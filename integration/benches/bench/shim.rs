@@ -88,6 +88,32 @@ impl<'a> Shim<'a> {
         begin.elapsed()
     }
 
+    /// The same on another root.
+    pub(crate) fn cycle_on(&mut self, id: &str, layers: &Layers) -> Duration {
+        bundle_of(self.place, id, Network::Host, &["true"]);
+        let begin = Instant::now();
+        self.create(id, layers);
+        self.finish(id, "");
+        begin.elapsed()
+    }
+
+    /// The bundle of a container that runs `args`, and a fifo for its output.
+    pub(crate) fn prepare_output(&self, id: &str, args: &[&str]) -> PathBuf {
+        let id = format!("{id}-{}", self.binary.name);
+        let dir = bundle_of(self.place, &id, Network::Host, args);
+        let fifo = dir.join("out");
+        make_fifo(&fifo);
+        fifo
+    }
+
+    /// Makes that container.
+    pub(crate) fn create_with_output(&mut self, id: &str, fifo: &Path) {
+        let mut request = self.request(id, self.place.layers);
+        request.bundle = fifo.parent().unwrap().to_string_lossy().into_owned();
+        request.stdout = fifo.to_string_lossy().into_owned();
+        self.client.call::<CreateTaskResponse>("Create", &request);
+    }
+
     /// A container that sleeps. `pool` gives it an upper layer of its own.
     pub(crate) fn sleeper(&mut self, id: &str) {
         let dir = bundle_of(self.place, id, Network::Host, &["sleep", "1000000"]);
@@ -120,6 +146,11 @@ impl<'a> Shim<'a> {
     }
 
     fn create(&mut self, id: &str, layers: &Layers) {
+        let request = self.request(id, layers);
+        self.client.call::<CreateTaskResponse>("Create", &request);
+    }
+
+    fn request(&self, id: &str, layers: &Layers) -> CreateTaskRequest {
         let mut overlay = Mount::new();
         "overlay".clone_into(&mut overlay.type_);
         "overlay".clone_into(&mut overlay.source);
@@ -128,10 +159,11 @@ impl<'a> Shim<'a> {
         id.clone_into(&mut request.id);
         request.bundle = self.place.dir.join(id).to_string_lossy().into_owned();
         request.rootfs.push(overlay);
-        self.client.call::<CreateTaskResponse>("Create", &request);
+        request
     }
 
-    fn finish(&mut self, id: &str, exec: &str) {
+    /// From Start to Delete.
+    pub(crate) fn finish(&mut self, id: &str, exec: &str) {
         let waiting = self.client.send("Wait", &wait_request(id, exec));
         self.client.call::<StartResponse>("Start", &start_request(id, exec));
         let waited: WaitResponse = self.client.receive(waiting).unwrap();

@@ -43,21 +43,19 @@ fn answer(request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer> {
     let single = SingleThreaded::verify()
         .ok_or_else(|| Error::new(Kind::State("there is more than one thread".into())))?;
     let (spawner, child) = Spawner::fork(&single, None)?;
-    let mut operation = spawner.submit(request, fds)?;
-    // It ends with its operation.
+    let (mut operation, main) = spawner.submit(request, fds)?;
+    // It ends now, and main with the operation.
     drop(spawner);
-    let (mut main, mut forked) = (None, vec![child]);
-    let mut answer = Answer::End;
-    loop {
+    let mut forked = vec![child];
+    let answer = loop {
         match operation.try_next()? {
             None => wait_readable(operation.as_fd())?,
-            Some(Answer::Main(child)) => main = Some(child),
             Some(Answer::Forked(child)) => forked.push(child),
-            Some(Answer::End) => break,
-            Some(other) => answer = other,
+            Some(answer) => break answer,
         }
-    }
-    let ended = main.as_ref().map(reap).transpose()?.flatten();
+    };
+    drop(operation);
+    let ended = reap(&main)?;
     if matches!(answer, Answer::End) {
         end_orphans(request, &forked)?;
     }
@@ -65,7 +63,7 @@ fn answer(request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer> {
     match answer {
         Answer::Failed(error) => Err(error),
         Answer::End => {
-            let how = ended.map_or_else(|| "never forked".into(), |status| format!("{status:?}"));
+            let how = ended.map_or_else(|| "not waited for".into(), |status| format!("{status:?}"));
             Err(Error::new(Kind::PeerDied { who: MAIN.into(), how }))
         }
         answer => Ok(answer),

@@ -6,6 +6,10 @@ mod cri_limits;
 mod cri_pods;
 mod cri_security;
 mod cri_streams;
+mod docker;
+mod kubernetes;
+mod nerdctl;
+mod operator;
 
 use std::process::ExitCode;
 
@@ -15,5 +19,9 @@ fn main() -> ExitCode {
         cri_streams::CLAIMS,
         cri_limits::CLAIMS,
         cri_security::CLAIMS,
+        nerdctl::CLAIMS,
+        docker::CLAIMS,
+        operator::CLAIMS,
+        kubernetes::CLAIMS,
     ])
 }

@@ -24,11 +24,11 @@ pub(crate) const CLAIMS: &[Claim] =
     claims![a_create_an_exec_and_a_delete_take_few_system_calls.once().needs(Needs::CgroupV1)];
 
 /// Of a create with the usual mounts, two masked and two read-only paths.
-const CREATE: usize = 263;
+const CREATE: usize = 269;
 /// Of an exec.
-const EXEC: usize = 111;
+const EXEC: usize = 118;
 /// Of the delete of a container that has ended.
-const DELETE: usize = 19;
+const DELETE: usize = 21;
 
 fn a_create_an_exec_and_a_delete_take_few_system_calls(t: &Test) {
     let sink = EventSink::listen(t);
@@ -69,24 +69,31 @@ fn plain(spec: Spec) -> Spec {
 
 fn spawner(shim: &Shim, id: &str) -> u32 {
     let daemon = shim.connect(id).unwrap().shim_pid;
-    let is_spawner = |p: &Process| p.parent == daemon && p.comm == "myshim:spawner";
-    let find = || Process::all().into_values().find(is_spawner).map(|process| process.pid);
-    wait::until("a spawner", find)
+    wait::until("a spawner", || child(daemon, "myshim:spawner"))
 }
 
-/// System calls by name, of what the spawner forks while `work` is done.
+fn child(daemon: u32, name: &str) -> Option<u32> {
+    let is_it = |process: &Process| process.parent == daemon && process.comm == name;
+    Process::all().into_values().find(is_it).map(|process| process.pid)
+}
+
+/// System calls by name, of the main that waits for an operation and of what is forked while `work`
+/// is done, the main that waits for the next operation included.
 fn count(t: &Test, spawner: u32, work: impl FnOnce()) -> BTreeMap<String, usize> {
     let file = t.dir.join("strace");
+    let daemon = Process::read(spawner).unwrap().parent;
+    let main = wait::until("a main that waits", || child(daemon, "myshim:waits"));
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-y", "-s", "0", "-o"]).arg(&file).args(["-p", &spawner.to_string()]);
+    strace.args(["-f", "-y", "-s", "0", "-o"]).arg(&file);
+    strace.args(["-p", &spawner.to_string(), "-p", &main.to_string()]);
     strace.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let strace = Running::start(strace);
-    wait::until_true("strace is attached", || strace.err_so_far().contains("attached"));
+    let attached = || strace.err_so_far().matches("attached").count() == 2;
+    wait::until_true("strace is attached", attached);
     work();
     // Main answers before it ends.
-    let daemon = Process::read(spawner).unwrap().parent;
-    let is_main = |p: &Process| p.parent == daemon && p.comm == "myshim:main";
-    wait::until_true("main ends", || !Process::all().values().any(is_main));
+    wait::until_true("main ends", || child(daemon, "myshim:main").is_none());
+    wait::until("the next main", || child(daemon, "myshim:waits"));
     strace.signal(Signal::INT);
     drop(strace.finish(wait::SOON));
     parse(&file, spawner)

@@ -143,7 +143,7 @@ fn a_main_killed_at_a_hook_is_told(t: &Test) {
 /// In a cgroup so small that the first pages of init are too many.
 fn an_init_that_runs_out_of_memory_is_told(t: &Test) {
     let out = t.run_spec(|spec| {
-        let limits = json!({"limit": 64 << 10, "swap": 64 << 10});
+        let limits = json!({"limit": 16 << 10, "swap": 16 << 10});
         spec.with("/linux/resources/memory", limits).args(&["true"])
     });
     out.fails(&["init ended before it answered", "out of memory"]);

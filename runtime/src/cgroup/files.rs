@@ -1,6 +1,6 @@
 //! Reading and writing the files of a cgroup, with errors that name file and value.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
@@ -39,6 +39,12 @@ fn read_until(fd: impl AsFd, is_end: impl Fn(usize) -> bool) -> rustix::io::Resu
 /// answers.
 pub(super) fn try_read(path: &Path) -> rustix::io::Result<String> {
     read_fd(open(path, OFlags::RDONLY)?)
+}
+
+/// The same, of a file in an open directory.
+pub(super) fn try_read_at(directory: BorrowedFd<'_>, file: &str) -> rustix::io::Result<String> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    read_fd(rustix::fs::openat(directory, file, flags, Mode::empty())?)
 }
 
 /// The whole content of a file of one record.

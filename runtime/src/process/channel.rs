@@ -84,6 +84,11 @@ impl Channel {
         Channel { socket }
     }
 
+    /// The socket, for another process's channel.
+    pub(super) fn socket(self) -> OwnedFd {
+        self.socket
+    }
+
     /// The same channel by a descriptor that is not below `lowest`.
     ///
     /// # Errors
@@ -97,27 +102,7 @@ impl Channel {
     /// # Errors
     /// sendmsg(2), or memfd_create(2) for a large message. EPIPE: the peer is gone.
     pub(super) fn send<M: Serialize>(&self, message: &M, fds: &[BorrowedFd<'_>]) -> Result<()> {
-        let mut bytes = vec![TAG_INLINE];
-        serde_json::to_writer(&mut bytes, message)
-            .map_err(|error| Error::new(Kind::Corrupt(format!("message to send: {error}"))))?;
-        #[cfg(feature = "hold")]
-        super::hold::before_sending(&bytes);
-        if bytes.len() <= INLINE {
-            return self.send_bytes(&bytes, fds);
-        }
-        let memfd = rustix::fs::memfd_create(c"message", MemfdFlags::CLOEXEC)
-            .call(|| "memfd_create(\"message\", MFD_CLOEXEC)".into())?;
-        let mut file = std::fs::File::from(memfd);
-        let payload = bytes.get(1..).unwrap_or_default();
-        file.write_all(payload).call(|| format!("write(memfd, {} bytes)", payload.len()))?;
-        file.rewind().call(|| "lseek(memfd, 0)".into())?;
-        let fds: Vec<BorrowedFd<'_>> = fds.iter().copied().chain([file.as_fd()]).collect();
-        self.send_bytes(&[TAG_MEMFD], &fds)
-    }
-
-    fn send_bytes(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
-        socket::send(self.socket.as_fd(), bytes, fds)
-            .call(|| format!("sendmsg(channel, {} bytes, {} fds)", bytes.len(), fds.len()))
+        send(self.as_fd(), message, fds)
     }
 
     /// Waits for a message until the deadline; `awaited` names it in the error.
@@ -184,19 +169,7 @@ impl Channel {
     }
 
     fn receive_now<M: DeserializeOwned>(&self, wait: Wait) -> Result<Received<M>> {
-        let mut bytes = [0; INLINE + 1];
-        let (length, mut fds) = match socket::receive(self.socket.as_fd(), &mut bytes, wait) {
-            Err(rustix::io::Errno::AGAIN) => return Ok(Received::Nothing),
-            // The peer ended with messages of ours unread: for us that is its end.
-            Err(rustix::io::Errno::CONNRESET) => return Ok(Received::End),
-            other => other.call(|| "recvmsg(channel)".into())?,
-        };
-        let message = match bytes.get(..length).and_then(<[u8]>::split_first) {
-            None => return Ok(Received::End),
-            Some((&TAG_MEMFD, _)) => parse(&read_memfd(fds.pop())?)?,
-            Some((_, payload)) => parse(payload)?,
-        };
-        Ok(Received::Message(message, fds))
+        receive(self.as_fd(), wait)
     }
 }
 
@@ -204,6 +177,61 @@ impl AsFd for Channel {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// Sends a message with descriptors over a socket that is no [`Channel`] of one operation.
+///
+/// # Errors
+/// As for [`Channel::send`].
+pub(super) fn send<M: Serialize>(
+    socket: BorrowedFd<'_>,
+    message: &M,
+    fds: &[BorrowedFd<'_>],
+) -> Result<()> {
+    let mut bytes = vec![TAG_INLINE];
+    serde_json::to_writer(&mut bytes, message)
+        .map_err(|error| Error::new(Kind::Corrupt(format!("message to send: {error}"))))?;
+    #[cfg(feature = "hold")]
+    super::hold::before_sending(&bytes);
+    if bytes.len() <= INLINE {
+        return send_bytes(socket, &bytes, fds);
+    }
+    let memfd = rustix::fs::memfd_create(c"message", MemfdFlags::CLOEXEC)
+        .call(|| "memfd_create(\"message\", MFD_CLOEXEC)".into())?;
+    let mut file = std::fs::File::from(memfd);
+    let payload = bytes.get(1..).unwrap_or_default();
+    file.write_all(payload).call(|| format!("write(memfd, {} bytes)", payload.len()))?;
+    file.rewind().call(|| "lseek(memfd, 0)".into())?;
+    let fds: Vec<BorrowedFd<'_>> = fds.iter().copied().chain([file.as_fd()]).collect();
+    send_bytes(socket, &[TAG_MEMFD], &fds)
+}
+
+fn send_bytes(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+    socket::send(socket, bytes, fds)
+        .call(|| format!("sendmsg(channel, {} bytes, {} fds)", bytes.len(), fds.len()))
+}
+
+/// Receives a message by [`send`].
+///
+/// # Errors
+/// recvmsg(2), or a message that does not parse.
+pub(super) fn receive<M: DeserializeOwned>(
+    socket: BorrowedFd<'_>,
+    wait: Wait,
+) -> Result<Received<M>> {
+    let mut bytes = [0; INLINE + 1];
+    let (length, mut fds) = match socket::receive(socket, &mut bytes, wait) {
+        Err(rustix::io::Errno::AGAIN) => return Ok(Received::Nothing),
+        // The peer ended with messages of ours unread: for us that is its end.
+        Err(rustix::io::Errno::CONNRESET) => return Ok(Received::End),
+        other => other.call(|| "recvmsg(channel)".into())?,
+    };
+    let message = match bytes.get(..length).and_then(<[u8]>::split_first) {
+        None => return Ok(Received::End),
+        Some((&TAG_MEMFD, _)) => parse(&read_memfd(fds.pop())?)?,
+        Some((_, payload)) => parse(payload)?,
+    };
+    Ok(Received::Message(message, fds))
 }
 
 fn read_memfd(memfd: Option<OwnedFd>) -> Result<Vec<u8>> {

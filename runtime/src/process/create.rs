@@ -30,6 +30,7 @@ use crate::error::{At, Call, Error, Result};
 use crate::plan::host::Privilege;
 use crate::plan::{MountIdMap, Namespace, Plan};
 use crate::spec::Spec;
+use crate::sys::phases;
 
 /// Any step of the chain is done in milliseconds. What can take longer is an overloaded host, a
 /// network file system, and hooks, which have a time of their own.
@@ -40,6 +41,7 @@ const HOOK_DEADLINE: Duration = Duration::from_secs(600);
 /// Makes the container.
 pub(super) fn run(main: &Main<'_>, request: &CreateRequest, fds: Vec<OwnedFd>) -> Result<Outcome> {
     let host = main.host;
+    phases::mark(c"plan");
     let mut plan = {
         let spec = Spec::load(&request.bundle)?;
         Plan::new(request, &spec, host)?
@@ -61,12 +63,15 @@ fn make<'a>(
     let extra = request.options.extra_fds.split_off(&mut stdio)?;
     let joins = Joins::open(&plan.namespaces)?;
     let pid_file = PidFile::prepare(request.pid_file.as_deref())?;
+    phases::mark(c"state");
     let (dir, mut state) = record(request, plan, layout, undo)?;
+    phases::mark(c"mounts");
     let mut rootfs = match main.host.privilege {
         // It may mount nothing here: its init will, as root of its own namespaces.
         Privilege::User => None,
         _ => Some(prepare_rootfs(main, plan, (&dir, &mut state), undo)?),
     };
+    phases::mark(c"cgroup");
     let (cgroup, warning) = make_cgroup(main, plan, undo)?;
     if let Some(rootfs) = &mut rootfs {
         rootfs.copy_cgroups(&plan.rootfs, cgroup.paths()).at("rootfs")?;
@@ -94,6 +99,7 @@ fn make<'a>(
         handover,
         deadline: deadline(plan),
     };
+    phases::mark(c"clone");
     let peer = fork::fork(main, setup, undo)?;
     // From here there is a container, and its end has hooks (runtime.md, "Lifecycle", 12 and 13).
     undo.afterwards("poststop hooks", || poststop(main, plan));

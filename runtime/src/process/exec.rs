@@ -25,6 +25,7 @@ use crate::cgroup::{self, Cgroup, Freeze, OomKills};
 use crate::container::{ProcessId, State, StateDir};
 use crate::error::{At, Call, Error, Kind, Result};
 use crate::plan::{Namespace, Process, ProcessPlan, SeccompListener};
+use crate::sys::phases;
 use crate::sys::process::{self, SingleThreaded};
 use crate::sys::procfs::Procfs;
 
@@ -51,9 +52,11 @@ pub(super) fn run(
     }
     let init = fds.remove(0);
     let extra = request.extra_fds.split_off(&mut fds)?;
+    phases::mark(c"plan");
     let state = StateDir::open(&request.state_dir).require()?;
     let plan = ProcessPlan::new(&request.process, &state.container, main.host)?;
     let id = running(&state)?;
+    phases::mark(c"cgroup");
     let setup = Setup {
         state: &state,
         process: &plan.process,
@@ -76,6 +79,7 @@ fn make(
     let state = setup.state;
     let pid_file = PidFile::prepare(request.pid_file.as_deref())?;
     own::prepare(setup.process)?;
+    phases::mark(c"clone");
     let peer = fork::fork(main, setup, undo)?.skip_entered();
     if let Some(groups) = &state.rdt {
         groups.join(&main.host.resctrl, peer.child.pid).at("linux.intelRdt")?;

@@ -207,7 +207,8 @@ pub(super) fn clone(
 
 /// A fork closes main's channels: the end of a channel must mean the end of main.
 fn leave_main(single: &SingleThreaded, main: &Main<'_>, channels: &[&Channel]) {
-    for channel in channels.iter().copied().chain([main.daemon]) {
+    let daemon = [&main.daemon.requests, &main.daemon.news];
+    for channel in channels.iter().copied().chain(daemon) {
         crate::sys::fd::close_inherited(single, channel.as_fd());
     }
 }

@@ -19,6 +19,7 @@ use crate::apply::{console, hostname, network, scheduling, stdio, sysctl};
 use crate::cgroup::{self, CgroupPaths, OomKills};
 use crate::error::{At, Call, Error, Kind, Result};
 use crate::plan::{MountIdMap, Namespace, Plan};
+use crate::sys::phases;
 use crate::sys::process::{self, SingleThreaded};
 use crate::sys::procfs::Procfs;
 
@@ -189,6 +190,7 @@ fn build_world(
     let root = rootfs::build(&plan.rootfs, rootfs, surroundings).at("rootfs")?;
     let procfs = root.procfs()?;
     hooks::create_container(single, plan)?;
+    phases::mark(c"init:pivot");
     root.enter(&plan.rootfs).at("enter rootfs")?;
     let console = connect(plan, &root, streams).at("standard streams")?;
     root.ensure_directory(&plan.process.cwd).at("working directory")?;

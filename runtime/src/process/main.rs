@@ -1,20 +1,18 @@
-//! Main: one operation, then gone.
+//! Main: waits for a request, carries it out, and is gone; one that has only looked after a container
+//! is as it was before, and waits for the next.
 
-use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::channel::{Channel, Deadline, Received};
-use super::operation::{Role, Wire};
+use super::channel::{Channel, Received};
+use super::operation::{End, Link, News, Role, Then, Wire};
 use super::protocol::Waiting;
 use super::{Child, Facts, Request, create, exec, upkeep};
 use crate::apply::rootfs::EmptyMountNamespace;
 use crate::container::StateDir;
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::plan::Host;
 use crate::sys::process::{self, SingleThreaded};
-
-/// The daemon has written the request before main exists.
-const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+use crate::sys::{phases, prefault};
 
 /// What an operation ends with, when it succeeds.
 pub(super) enum Outcome {
@@ -26,12 +24,12 @@ pub(super) enum Outcome {
         unfinished: Option<StateDir>,
     },
     /// Done, with warnings.
-    Done(Vec<String>),
+    Done(Vec<String>, Then),
 }
 
 /// What every operation works with.
 pub(super) struct Main<'a> {
-    pub(super) daemon: &'a Channel,
+    pub(super) daemon: &'a Link,
     pub(super) single: &'a SingleThreaded,
     pub(super) host: &'a Host,
     /// Where init may start in place of a copy of the host's mounts; None where it cannot be had.
@@ -41,38 +39,60 @@ pub(super) struct Main<'a> {
 impl Main<'_> {
     /// Tells the daemon of a process that it will have to reap.
     pub(super) fn announce(&self, child: &Child, role: Role) -> Result<()> {
-        let forked = Wire::Forked { pid: child.pid, role };
-        self.daemon.send(&forked, &[child.pidfd.as_fd()])
+        let forked = News::Forked { pid: child.pid, role };
+        self.daemon.news.send(&forked, &[child.pidfd.as_fd()])
     }
 }
 
 /// Main's whole life.
 pub(super) fn run(
-    daemon: &Channel,
+    daemon: &Link,
     single: &SingleThreaded,
     host: &Result<Host>,
     empty: Option<&EmptyMountNamespace>,
 ) -> ! {
-    super::set_name(c"myshim:main");
+    super::set_name(c"myshim:waits");
     die_with_daemon();
-    let outcome = match host {
-        Ok(host) => serve(&Main { daemon, single, host, empty }),
-        Err(error) => Err(error.clone().at("read the host's facts")),
-    };
-    let told = match outcome {
-        Ok(Outcome::Done(warnings)) => daemon.send(&Wire::Done { warnings }, &[]),
-        Ok(Outcome::Created { facts, waiting, unfinished }) => {
-            let Waiting { channel, console, who, oom_kills_before } = waiting;
-            let console = console.as_ref().map(AsFd::as_fd);
-            let fds: Vec<BorrowedFd<'_>> = [channel.as_fd()].into_iter().chain(console).collect();
-            daemon
-                .send(&Wire::Created { facts, who: who.into(), oom_kills_before }, &fds)
-                .and_then(|()| unfinished.map_or(Ok(()), |dir| dir.forget_net_devices()))
+    // Without the page there are no phases to tell, and nothing else is missing.
+    phases::keep().unwrap_or_default();
+    prefault::touch();
+    loop {
+        let outcome = match daemon.requests.receive_forever::<Request>() {
+            Ok(Received::Message(request, fds)) => {
+                super::set_name(c"myshim:main");
+                match host {
+                    Ok(host) => serve(&Main { daemon, single, host, empty }, request, fds),
+                    Err(error) => Err(error.clone().at("read the host's facts")),
+                }
+            }
+            Ok(Received::End | Received::Nothing) => process::exit(0),
+            Err(error) => Err(error.at("request")),
+        };
+        match answer(&daemon.requests, outcome) {
+            Ok(Then::Waits) => super::set_name(c"myshim:waits"),
+            Ok(Then::Ends) => process::exit(0),
+            // Who does not hear the answer sees the end of the stream without one.
+            Err(_) => process::exit(1),
         }
-        Err(error) => daemon.send(&Wire::Failed(error), &[]),
+    }
+}
+
+fn answer(daemon: &Channel, outcome: Result<Outcome>) -> Result<Then> {
+    let phases = phases::take();
+    let mut recorded = None;
+    let (end, fds, then) = match outcome {
+        Ok(Outcome::Done(warnings, then)) => (End::Done { warnings, then }, Vec::new(), then),
+        Ok(Outcome::Created { facts, waiting, unfinished }) => {
+            recorded = unfinished;
+            let Waiting { channel, console, who, oom_kills_before } = waiting;
+            let fds = [Some(channel.socket()), console].into_iter().flatten().collect();
+            (End::Created { facts, who: who.into(), oom_kills_before }, fds, Then::Ends)
+        }
+        Err(error) => (End::Failed(error), Vec::new(), Then::Ends),
     };
-    // Who does not hear the answer sees the end of the stream without one.
-    process::exit(if told.is_ok() { 0 } else { 1 })
+    let fds: Vec<BorrowedFd<'_>> = fds.iter().map(OwnedFd::as_fd).collect();
+    daemon.send(&Wire { end, phases }, &fds)?;
+    recorded.map_or(Ok(()), |dir| dir.forget_net_devices()).map(|()| then)
 }
 
 /// A main whose daemon is gone has nobody to answer, and may be waiting for a hook: it is killed,
@@ -84,23 +104,23 @@ fn die_with_daemon() {
         .unwrap_or_default();
 }
 
-fn serve(main: &Main<'_>) -> Result<Outcome> {
-    let deadline = Deadline::after(REQUEST_DEADLINE);
-    let Received::Message(request, fds) = main.daemon.receive::<Request>("request", &deadline)?
-    else {
-        return Err(Error::new(Kind::Corrupt("the daemon ended before it sent a request".into())));
-    };
+fn serve(main: &Main<'_>, request: Request, fds: Vec<OwnedFd>) -> Result<Outcome> {
     match request {
         Request::Create(request) => create::run(main, &request, fds),
         Request::Exec(request) => exec::run(main, &request, fds),
-        Request::Delete(request) => upkeep::delete(main, &request, &fds).map(Outcome::Done),
-        Request::Update(request) => upkeep::update(&request).map(Outcome::Done),
+        Request::Delete(request) => upkeep::delete(main, &request, &fds),
+        Request::Update(request) => {
+            upkeep::update(&request).map(|warnings| Outcome::Done(warnings, Then::Waits))
+        }
         Request::Freeze(request) => upkeep::freeze(&request).map(done),
         Request::KillAll(request) => upkeep::kill_all(&request).map(done),
-        Request::Poststart(request) => upkeep::poststart(main, &request).map(done),
+        // Hooks have a directory of their own.
+        Request::Poststart(request) => {
+            upkeep::poststart(main, &request).map(|()| Outcome::Done(Vec::new(), Then::Ends))
+        }
     }
 }
 
 fn done((): ()) -> Outcome {
-    Outcome::Done(Vec::new())
+    Outcome::Done(Vec::new(), Then::Waits)
 }

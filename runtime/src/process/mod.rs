@@ -35,21 +35,23 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::error::Call;
+use crate::sys::phases;
 
 pub use death::{Death, describe_status};
 pub use gate::{start_container, status};
-pub use operation::{Operation, StartChannel, StartOutcome};
+pub use operation::{Operation, StartChannel, StartOutcome, WaitingMain};
 pub use request::*;
-pub use spawner::Spawner;
+pub use spawner::{Ordered, Spawner};
 pub use upkeep::delete_container;
 
 /// CLONE_PARENT of linux/sched.h: the caller's parent becomes the child's.
 const CLONE_PARENT: u64 = 0x8000;
 
 /// Names the process as ps(1) shows it: who it is, and after a colon the step it is at, which a
-/// zombie still tells. 15 bytes at most. Fails only for a bad pointer.
+/// zombie still tells, and [phases] as well. 15 bytes at most. Fails only for a bad pointer.
 fn set_name(name: &CStr) {
     rustix::thread::set_name(name).unwrap_or_default();
+    phases::mark(name);
 }
 
 /// The same descriptor under a number that is not below `lowest`.

@@ -7,93 +7,160 @@ use serde::{Deserialize, Serialize};
 
 use super::channel::{Channel, Received};
 use super::death::Death;
-use super::{Answer, Child, Created, Facts};
+use super::{Answer, Child, Created, Facts, Request};
 use crate::cgroup::OomKills;
 use crate::error::{Error, Kind, Result};
 
-/// What main and the spawner send to the daemon.
+/// What main sends to the daemon as the answer to its request.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Wire {
-    /// A process of the chain exists. Fd: its pidfd.
-    Forked { pid: i32, role: Role },
+pub(super) struct Wire {
+    /// First: tests of deaths know a message by its first word.
+    pub(super) end: End,
+    pub(super) phases: String,
+}
+
+/// How an operation ended.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum End {
     /// Fds: the channel to the process that waits for start, then its console when it has one.
     Created { facts: Facts, who: String, oom_kills_before: u64 },
-    /// Done; what went wrong and does not matter to the outcome.
-    Done { warnings: Vec<String> },
+    /// Done; what went wrong and does not matter to the outcome; what main does next.
+    Done { warnings: Vec<String>, then: Then },
     /// Failed; nothing is left.
     Failed(Error),
+}
+
+/// What main tells while it works.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum News {
+    /// It has made a process. Fd: its pidfd.
+    Forked { pid: i32, role: Role },
+}
+
+/// What main does when it has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Then {
+    /// It is as it was before, and waits for another request.
+    Waits,
+    /// It has changed itself, and ends.
+    Ends,
 }
 
 /// Which process of the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Role {
-    Main,
     Intermediate,
     /// The container's init or a tenant: the process that the operation is about.
     Target,
 }
 
+/// The two channels between the daemon and a main, either end.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// Requests, and one answer to each.
+    pub(super) requests: Channel,
+    /// [`News`]: what main has made, at once. It has a channel of its own because the daemon
+    /// looks there only when the operation ends, and is not to be woken up before.
+    pub(super) news: Channel,
+}
+
+/// A main that waits for a request: forked ahead of it, so that no operation waits for a fork.
+/// It ends when this is dropped.
+#[derive(Debug)]
+pub struct WaitingMain(pub(super) Link);
+
+impl WaitingMain {
+    /// Hands it an operation. Does not wait for it.
+    ///
+    /// # Errors
+    /// sendmsg(2); EPIPE: it has died while it waited, and another one may do.
+    pub fn submit(self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Operation> {
+        self.0.requests.send(request, fds)?;
+        let (queue, phases) = (VecDeque::new(), String::new());
+        Ok(Operation { link: self.0, queue, then: Then::Ends, phases })
+    }
+}
+
 /// An operation under way: polls readable when [`Operation::try_next`] has something.
 #[derive(Debug)]
 pub struct Operation {
-    channel: Channel,
-    /// What main has made, kept until it is known how the operation ended: a status must stay
-    /// readable for main, which is no parent of theirs and finds it in /proc.
-    made: Vec<(Role, Child)>,
+    link: Link,
     /// What is still to be handed out.
     queue: VecDeque<Answer>,
+    then: Then,
+    phases: String,
 }
 
 impl Operation {
-    pub(super) fn new(channel: Channel) -> Operation {
-        Operation { channel, made: Vec::new(), queue: VecDeque::new() }
-    }
-
     /// The next answer, or None when there is none yet. Every [`Child`] that the operation forked
-    /// comes out exactly once, and must be reaped by the caller.
+    /// comes out exactly once, before the answer or in it, and must be reaped by the caller: a
+    /// status stays readable for main, which is no parent of theirs and finds it in /proc, until
+    /// it is known how the operation ended.
     ///
     /// # Errors
     /// recvmsg(2), or a message that does not parse.
     pub fn try_next(&mut self) -> Result<Option<Answer>> {
-        loop {
-            if let Some(answer) = self.queue.pop_front() {
-                return Ok(Some(answer));
+        if let Some(answer) = self.queue.pop_front() {
+            return Ok(Some(answer));
+        }
+        let (Wire { end, phases }, fds) = match self.link.requests.try_receive()? {
+            Received::Nothing => return Ok(None),
+            Received::End => return self.ended(Answer::End).map(|()| self.queue.pop_front()),
+            Received::Message(wire, fds) => (wire, fds),
+        };
+        self.phases = phases;
+        match end {
+            End::Done { warnings, then } => {
+                self.then = then;
+                self.ended(Answer::Done { warnings })?;
             }
-            match self.channel.try_receive::<Wire>()? {
-                Received::Nothing => return Ok(None),
-                Received::End => self.ended(Answer::End),
-                Received::Message(Wire::Done { warnings }, _) => {
-                    self.ended(Answer::Done { warnings })
-                }
-                Received::Message(Wire::Failed(error), _) => self.ended(Answer::Failed(error)),
-                Received::Message(Wire::Created { facts, who, oom_kills_before }, fds) => {
-                    let oom_kills = OomKills::since(&facts.cgroup, oom_kills_before);
-                    let death = Death { who, step: Step::Start.name(), oom_kills };
-                    self.created(facts, death, fds)?;
-                }
-                Received::Message(Wire::Forked { pid, role }, fds) => {
-                    let pidfd = fds.into_iter().next().ok_or_else(|| missing("pidfd"))?;
-                    self.forked(role, Child { pid, pidfd });
-                }
+            End::Failed(error) => self.ended(Answer::Failed(error))?,
+            End::Created { facts, who, oom_kills_before } => {
+                let oom_kills = OomKills::since(&facts.cgroup, oom_kills_before);
+                let death = Death { who, step: Step::Start.name(), oom_kills };
+                self.created(facts, death, fds)?;
             }
         }
+        Ok(self.queue.pop_front())
     }
 
-    fn forked(&mut self, role: Role, child: Child) {
-        match role {
-            Role::Main => self.queue.push_back(Answer::Main(child)),
-            Role::Intermediate | Role::Target => self.made.push((role, child)),
+    /// What was done for how long, in µs, once there is an answer: see [`crate::sys::phases::take`].
+    pub fn phases(&self) -> &str {
+        &self.phases
+    }
+
+    /// Main, when it has answered and waits for another request.
+    pub fn into_waiting(self) -> Option<WaitingMain> {
+        (self.then == Then::Waits).then_some(WaitingMain(self.link))
+    }
+
+    /// What main has made and not been asked for yet.
+    fn made(&self) -> Result<Vec<(Role, Child)>> {
+        let mut made = Vec::new();
+        while let Received::Message(News::Forked { pid, role }, fds) =
+            self.link.news.try_receive()?
+        {
+            let pidfd = fds.into_iter().next().ok_or_else(|| missing("pidfd"))?;
+            made.push((role, Child { pid, pidfd }));
         }
+        Ok(made)
     }
 
     /// `answer` ends the operation: what it has made is dead, or about to be.
-    fn ended(&mut self, answer: Answer) {
-        let children = self.made.drain(..).map(|(_, child)| Answer::Forked(child));
+    fn ended(&mut self, answer: Answer) -> Result<()> {
+        let made = self.made()?;
+        self.end(made, answer);
+        Ok(())
+    }
+
+    fn end(&mut self, made: Vec<(Role, Child)>, answer: Answer) {
+        let children = made.into_iter().map(|(_, child)| Answer::Forked(child));
         self.queue.extend(children.chain([answer]));
     }
 
     fn created(&mut self, facts: Facts, death: Death, fds: Vec<OwnedFd>) -> Result<()> {
-        let target = self.made.pop().filter(|(role, _)| *role == Role::Target);
+        let mut made = self.made()?;
+        let target = made.pop().filter(|(role, _)| *role == Role::Target);
         let (_, process) = target.ok_or_else(|| missing("process"))?;
         let mut fds = fds.into_iter();
         let start = fds.next().ok_or_else(|| missing("start channel"))?;
@@ -102,14 +169,15 @@ impl Operation {
             step: Step::Start,
             death: Some(death),
         };
-        self.ended(Answer::Created(Created { process, start, console: fds.next(), facts }));
+        let created = Created { process, start, console: fds.next(), facts };
+        self.end(made, Answer::Created(created));
         Ok(())
     }
 }
 
 impl AsFd for Operation {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.channel.as_fd()
+        self.link.requests.as_fd()
     }
 }
 

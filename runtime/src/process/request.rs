@@ -1,16 +1,19 @@
 //! What the daemon may ask of main, and what it is answered.
 //!
 //! ```text
-//!  daemon --Request (+ fds)--> main      one SEQPACKET socket pair per operation
-//!         <--Forked (+ pidfd)-- spawner  main exists; its pidfd, to reap it
-//!         <--Created | Done | Failed--   exactly one, then the end of the stream
+//!  daemon --order--> spawner             ahead of the operation
+//!         <--Forked (+ fds)--            main exists and waits: its pidfd, its two channels
+//!
+//!  daemon --Request (+ fds)--> main
+//!         <--Created | Done | Failed--   exactly one; then main ends, or waits for another
+//!         <==Forked (+ pidfd)==          what it has made, on the other channel
 //!
 //!  daemon --Start--> init                the channel that came with Created
 //!         <--Failed | end of stream--    the end of the stream is the execve
 //! ```
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +41,25 @@ pub enum Request {
     KillAll(KillAllRequest),
     /// Runs the poststart hooks (after the user's program runs).
     Poststart(PoststartRequest),
+}
+
+impl Request {
+    /// What it is, and of what, for the log: `exec probe of web`.
+    pub fn title(&self) -> String {
+        let of = |state_dir: &Path| {
+            let bundle = state_dir.parent().and_then(Path::file_name).unwrap_or_default();
+            bundle.to_string_lossy().into_owned()
+        };
+        match self {
+            Request::Create(create) => format!("create {}", create.id),
+            Request::Exec(exec) => format!("exec {} of {}", exec.exec_id, of(&exec.state_dir)),
+            Request::Delete(delete) => format!("delete {}", of(&delete.state_dir)),
+            Request::Update(update) => format!("update {}", of(&update.state_dir)),
+            Request::Freeze(freeze) => format!("{:?} {}", freeze.freezer, of(&freeze.state_dir)),
+            Request::KillAll(kill) => format!("kill all of {}", of(&kill.state_dir)),
+            Request::Poststart(hooks) => format!("poststart of {}", of(&hooks.state_dir)),
+        }
+    }
 }
 
 /// See [`Request::Create`].
@@ -203,8 +225,6 @@ pub struct Child {
 /// What an operation answers.
 #[derive(Debug)]
 pub enum Answer {
-    /// The spawner has forked main. Comes at any point before the end of the stream.
-    Main(Child),
     /// Main has made a process, which the operation is not about, or which it has lost.
     Forked(Child),
     /// Create and exec: the process waits for start.

@@ -1,19 +1,22 @@
-//! The spawner: forked by the daemon while that is small and has one thread, it forks one main per
-//! operation, as a sibling of its own.
+//! The spawner: forked by the daemon while that is small and has one thread, it forks mains, as
+//! siblings of its own: one for each order of the daemon, which has one waiting ahead of the next
+//! operation.
 //!
 //! It touches little memory, so its forks copy few page tables; it blocks on one socket and does
-//! no work itself, so a request never waits for another one's. It is cloned with exit signal 0,
+//! no work itself, so an order never waits for an operation. It is cloned with exit signal 0,
 //! which every process of the chain inherits through CLONE_PARENT: until such a process executes
 //! a program, only `__WALL` or its pidfd can wait for it, and no sweep of orphans ever sees it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use super::channel::Channel;
-use super::operation::{Operation, Role, Wire};
+use serde::{Deserialize, Serialize};
+
+use super::channel::{self, Channel, Received};
+use super::operation::{Link, Operation, WaitingMain};
 use super::{Child, Request, main};
 use crate::apply::rootfs::EmptyMountNamespace;
-use crate::error::{Call, Error, Result};
+use crate::error::{Call, Error, Kind, Result};
 use crate::plan::Host;
 use crate::sys::process::{self, Clone, CloseHow, Forked, SingleThreaded};
 use crate::sys::socket::{self, Wait};
@@ -51,17 +54,76 @@ impl Spawner {
         }
     }
 
-    /// Hands an operation to a new main. Does not wait for it.
+    /// Asks for one more main, which comes by [`Spawner::try_main`]. Does not wait for it.
     ///
     /// # Errors
-    /// socketpair(2), sendmsg(2); EPIPE: the spawner is gone, fork another.
-    pub fn submit(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Operation> {
-        let (ours, theirs) = Channel::pair()?;
-        ours.send(request, fds)?;
-        socket::send(self.socket.as_fd(), &[0], &[theirs.as_fd()])
-            .call(|| "sendmsg(spawner, 1 fd)".into())?;
-        Ok(Operation::new(ours))
+    /// sendmsg(2); EPIPE: the spawner is gone, fork another.
+    pub fn order(&self) -> Result<()> {
+        socket::send(self.socket.as_fd(), &[0], &[]).call(|| "sendmsg(spawner, 1 byte)".into())
     }
+
+    /// The next main that was ordered, if it is there. Its [`Child`] must be reaped by the caller.
+    ///
+    /// # Errors
+    /// recvmsg(2), or a message that does not parse.
+    pub fn try_main(&self) -> Result<Ordered> {
+        self.next_main(Wait::Dont)
+    }
+
+    /// For a caller that has nothing else to do: orders a main, waits for it, and hands it the
+    /// operation.
+    ///
+    /// # Errors
+    /// As for all of these; a main that could not be forked.
+    pub fn submit(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<(Operation, Child)> {
+        self.order()?;
+        match self.next_main(Wait::Block)? {
+            Ordered::Main(main, child) => Ok((main.submit(request, fds)?, child)),
+            Ordered::Failed(error) => Err(error),
+            Ordered::Nothing | Ordered::Gone => {
+                let (who, how) = ("spawner".into(), "it ended before it answered".into());
+                Err(Error::new(Kind::PeerDied { who, how }))
+            }
+        }
+    }
+
+    fn next_main(&self, wait: Wait) -> Result<Ordered> {
+        match channel::receive::<Supply>(self.socket.as_fd(), wait)? {
+            Received::Nothing => Ok(Ordered::Nothing),
+            Received::End => Ok(Ordered::Gone),
+            Received::Message(Supply::Failed(error), _) => Ok(Ordered::Failed(error)),
+            Received::Message(Supply::Forked { pid }, fds) => match <[OwnedFd; 3]>::try_from(fds) {
+                Ok([pidfd, requests, news]) => {
+                    let [requests, news] = [requests, news].map(Channel::from_fd);
+                    Ok(Ordered::Main(WaitingMain(Link { requests, news }), Child { pid, pidfd }))
+                }
+                Err(_) => Err(Error::new(Kind::Corrupt("a main came without its fds".into()))),
+            },
+        }
+    }
+}
+
+/// What has come of an order.
+#[derive(Debug)]
+pub enum Ordered {
+    /// A main.
+    Main(WaitingMain, Child),
+    /// It could not be forked.
+    Failed(Error),
+    /// Nothing yet.
+    Nothing,
+    /// The spawner is gone: fork another.
+    Gone,
+}
+
+/// What the spawner answers to an order.
+#[derive(Debug, Serialize, Deserialize)]
+enum Supply {
+    /// Fds: main's pidfd, and the daemon's ends of the two channels.
+    Forked {
+        pid: i32,
+    },
+    Failed(Error),
 }
 
 impl AsFd for Spawner {
@@ -87,36 +149,47 @@ fn serve(socket: &OwnedFd, single: &SingleThreaded, seccomp_cache: Option<PathBu
     let empty = EmptyMountNamespace::make().ok();
     loop {
         let mut byte = [0; 1];
-        let (length, fds) = socket::receive(socket.as_fd(), &mut byte, Wait::Block)
+        let (length, _) = socket::receive(socket.as_fd(), &mut byte, Wait::Block)
             .call(|| "recvmsg(daemon)".into())?;
         if length == 0 {
             return Ok(());
         }
-        if let Some(operation) = fds.into_iter().next() {
-            fork_main(Channel::from_fd(operation), single, &host, empty.as_ref());
-        }
+        fork_main(&socket, single, &host, empty.as_ref())?;
     }
 }
 
-/// Forks main, or tells the daemon through the operation's own channel why that failed.
+/// Forks main, or tells the daemon why that failed.
 fn fork_main(
-    channel: Channel,
+    daemon: &OwnedFd,
     single: &SingleThreaded,
     host: &Result<Host>,
     empty: Option<&EmptyMountNamespace>,
-) {
-    let clone = Clone { flags: super::CLONE_PARENT, ..Clone::default() };
-    let told = match process::clone3(single, &clone) {
-        Ok(Forked::Child(single)) => main::run(&channel, &single, host, empty),
-        Ok(Forked::Parent { pid, pidfd }) => {
-            channel.send(&Wire::Forked { pid, role: Role::Main }, &[pidfd.as_fd()])
+) -> Result<()> {
+    let told = channels().and_then(|(ours, theirs)| {
+        let clone = Clone { flags: super::CLONE_PARENT, ..Clone::default() };
+        match process::clone3(single, &clone) {
+            Ok(Forked::Child(single)) => {
+                // The daemon's ends are the daemon's alone: their end is how main learns of its.
+                drop(theirs);
+                crate::sys::fd::close_inherited(&single, daemon.as_fd());
+                main::run(&ours, &single, host, empty)
+            }
+            Ok(Forked::Parent { pid, pidfd }) => {
+                let fds = [pidfd.as_fd(), theirs.requests.as_fd(), theirs.news.as_fd()];
+                channel::send(daemon.as_fd(), &Supply::Forked { pid }, &fds)
+            }
+            Err(errno) => Err(Error::call("clone3(CLONE_PARENT|CLONE_PIDFD)", errno)),
         }
-        Err(errno) => {
-            let error = Error::call("clone3(CLONE_PARENT|CLONE_PIDFD)", errno).at("fork main");
-            channel.send(&Wire::Failed(error), &[])
-        }
-    };
-    // A daemon that no longer listens on this channel has given the operation up; main finds out
-    // by the same channel.
-    drop(told);
+    });
+    match told {
+        Err(error) => channel::send(daemon.as_fd(), &Supply::Failed(error.at("fork main")), &[]),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Main's ends, and the daemon's.
+fn channels() -> Result<(Link, Link)> {
+    let (ours, theirs) = Channel::pair()?;
+    let (speak, hear) = Channel::pair()?;
+    Ok((Link { requests: ours, news: speak }, Link { requests: theirs, news: hear }))
 }

@@ -16,6 +16,7 @@ use crate::apply::{cwd, home, identity, keyring, lsm, rlimits, scheduling, secco
 use crate::error::{At, Call, Result};
 use crate::plan::{Plan, Process, Seccomp};
 use crate::sys::fd;
+use crate::sys::phases;
 use crate::sys::process::{self, CloseHow, SingleThreaded};
 use crate::sys::procfs::Procfs;
 
@@ -208,6 +209,7 @@ fn end_alone(init: Option<&Plan>, status: i32) -> ! {
 /// Loads the filter. Its listener goes to main by number (pidfd_getfd(2)): to send it would take
 /// calls that the filter may notify of, with nobody to answer yet.
 fn load(filter: &Seccomp, main: &ToParent<'_>) -> Result<()> {
+    phases::mark(c"seccomp");
     match seccomp::load(filter).at("seccomp")? {
         Some(listener) => main.ask(&ToMain::Listener { fd: listener.as_raw_fd() }).at("seccomp"),
         None => Ok(()),

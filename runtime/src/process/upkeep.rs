@@ -7,7 +7,8 @@ use std::path::Path;
 use rustix::io::Errno;
 use rustix::process::Signal;
 
-use super::main::Main;
+use super::main::{Main, Outcome};
+use super::operation::Then;
 use super::rendezvous::put_devices_back;
 use super::{
     DeleteRequest, FreezeRequest, Freezer, KillAllRequest, PoststartRequest, UpdateRequest,
@@ -20,6 +21,7 @@ use crate::container::{ProcessId, State, StateDir};
 use crate::error::{At, Call, Error, Result};
 use crate::plan::Hook;
 use crate::spec;
+use crate::sys::phases;
 use crate::sys::process::SingleThreaded;
 
 /// Kills what is left, runs the poststop hooks, removes cgroup and state. `orphans` are pidfds of
@@ -28,8 +30,9 @@ pub(super) fn delete(
     main: &Main<'_>,
     request: &DeleteRequest,
     orphans: &[OwnedFd],
-) -> Result<Vec<String>> {
-    delete_all(&request.state_dir, orphans, main.single)
+) -> Result<Outcome> {
+    let (warnings, then) = delete_all(&request.state_dir, orphans, main.single)?;
+    Ok(Outcome::Done(warnings, then))
 }
 
 /// Removes what is left of the container whose state is in `state_dir`: for a main, and for a
@@ -40,14 +43,14 @@ pub(super) fn delete(
 /// What could not be removed; the state stays, for another try. Poststop hooks that fail are
 /// warnings: the rest goes on (runtime.md, lifecycle 13).
 pub fn delete_container(state_dir: &Path, single: &SingleThreaded) -> Result<Vec<String>> {
-    delete_all(state_dir, &[], single)
+    delete_all(state_dir, &[], single).map(|(warnings, _)| warnings)
 }
 
 fn delete_all(
     state_dir: &Path,
     orphans: &[OwnedFd],
     single: &SingleThreaded,
-) -> Result<Vec<String>> {
+) -> Result<(Vec<String>, Then)> {
     let dir = StateDir::open(state_dir);
     let state = dir.load();
     // First: with the last process goes the namespace that they are in.
@@ -56,14 +59,17 @@ fn delete_all(
         Ok(None) | Err(_) => Ok(()),
     };
     orphans.iter().try_for_each(|pidfd| kill(pidfd).call(|| "pidfd_send_signal(orphan)".into()))?;
-    let Some(state) = state? else { return dir.remove().map(|()| Vec::new()) };
+    let Some(state) = state? else { return dir.remove().map(|()| (Vec::new(), Then::Waits)) };
     let cgroup = Cgroup::open(&state.cgroup);
     if let Some(init) = state.init {
+        phases::mark(c"kill");
         // Whoever thaws is killed before it can run.
         cgroup.kill_all(Signal::KILL.as_raw()).at("kill")?;
         kill_init(init)?;
     }
+    phases::mark(c"cgroup");
     cgroup.remove().at("remove cgroup")?;
+    phases::mark(c"state");
     if let Some(site) = &state.rootfs_on_host {
         rootfs::detach_from_host(site).at("unmount rootfs")?;
     }
@@ -73,7 +79,9 @@ fn delete_all(
     let failed = poststop(&state, single);
     dir.remove()?;
     devices?;
-    Ok(failed.iter().map(Error::to_string).collect())
+    // Hooks run in the bundle, and this process with them.
+    let then = if state.hooks.poststop.is_empty() { Then::Waits } else { Then::Ends };
+    Ok((failed.iter().map(Error::to_string).collect(), then))
 }
 
 /// Init itself, wherever it may have moved to.

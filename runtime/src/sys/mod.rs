@@ -11,6 +11,8 @@
 
 pub mod bpf;
 pub mod child;
+#[cfg(feature = "counting")]
+pub mod counting;
 pub mod fd;
 mod inherited;
 pub mod inside;
@@ -19,6 +21,8 @@ pub mod loopback;
 pub mod mount;
 pub mod netlink;
 pub mod nsfs;
+pub mod phases;
+pub mod prefault;
 pub mod process;
 pub mod procfs;
 pub mod rlimit;

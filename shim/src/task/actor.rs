@@ -241,7 +241,9 @@ impl Actor {
             return self.context.report(Report::Started(Err(error)));
         };
         self.spawn(|context| async move {
-            if let Err(error) = start.run(&mut process).await {
+            let title = format!("start {}", context.container.id);
+            let journal = context.daemon.runtime.journal();
+            if let Err(error) = start.run(&title, &mut process, journal).await {
                 let error = error.at("OCI runtime start failed");
                 return context.report(Report::Started(Err(error)));
             }
@@ -370,7 +372,8 @@ async fn make_exec(
     };
     let io = prepared.attach(made.console.take()).at("start to copy streams")?;
     // On failure it ends by itself, and is reaped.
-    made.start.run(&mut made.process).await?;
+    let title = format!("start {} of {}", new.id, context.container.id);
+    made.start.run(&title, &mut made.process, runtime.journal()).await?;
     Ok((made.process, io))
 }
 

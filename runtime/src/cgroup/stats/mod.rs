@@ -8,7 +8,10 @@ mod parse;
 mod v1;
 mod v2;
 
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+
+use rustix::fs::OFlags;
 
 use super::{CgroupPaths, Version, files};
 use crate::error::{Error, Kind, Result};
@@ -65,12 +68,28 @@ impl Stats {
 
 /// The files of one directory, which may not be there.
 #[derive(Clone, Copy)]
-struct Source<'a>(Option<&'a Path>);
+struct Source<'a>(Option<&'a Path>, Option<BorrowedFd<'a>>);
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    fn new(directory: Option<&'a Path>) -> Self {
+        Source(directory, None)
+    }
+
+    /// Where many files are read: the same directory, open. The way to it is gone once then.
+    fn within(self, open: Option<&'a OwnedFd>) -> Self {
+        Source(self.0, open.map(AsFd::as_fd))
+    }
+
+    fn open(self) -> Option<OwnedFd> {
+        files::open(self.0?, OFlags::PATH | OFlags::DIRECTORY).ok()
+    }
+
     /// A file that cannot be read is one that has no figures.
     fn text(self, file: &str) -> Option<String> {
-        files::try_read(&self.0?.join(file)).ok()
+        match self.1 {
+            Some(directory) => files::try_read_at(directory, file).ok(),
+            None => files::try_read(&self.0?.join(file)).ok(),
+        }
     }
 
     fn has(self, file: &str) -> bool {

@@ -159,8 +159,10 @@ pub struct BlkioEntry {
 }
 
 pub(super) fn read(paths: &CgroupPaths) -> StatsV1 {
-    let of = |controller: &str| Source(paths.v1(controller));
+    let of = |controller: &str| Source::new(paths.v1(controller));
     let memory = of("memory");
+    let open = memory.open();
+    let memory = memory.within(open.as_ref());
     StatsV1 {
         hugetlb: hugetlb(paths),
         pids: pids(of("pids")),
@@ -217,8 +219,8 @@ fn memory_stats(source: Source<'_>) -> MemoryStatsV1 {
 /// Of the v1 controller, or of v2 in the form of v1: on a hybrid host hugetlb may be there.
 fn hugetlb(paths: &CgroupPaths) -> Vec<HugetlbStatsV1> {
     let (source, is_v1) = match paths.v1("hugetlb") {
-        Some(directory) => (Source(Some(directory)), true),
-        None => (Source(paths.v2()), false),
+        Some(directory) => (Source::new(Some(directory)), true),
+        None => (Source::new(paths.v2()), false),
     };
     if source.0.is_none() {
         return Vec::new();

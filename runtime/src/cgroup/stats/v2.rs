@@ -149,7 +149,9 @@ pub struct HugetlbStatsV2 {
 }
 
 pub(super) fn read(directory: &Path) -> StatsV2 {
-    let source = Source(Some(directory));
+    let source = Source::new(Some(directory));
+    let open = source.open();
+    let source = source.within(open.as_ref());
     StatsV2 {
         pids: source.number("pids.current").map(|current| PidsStats {
             current,

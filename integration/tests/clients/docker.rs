@@ -1,0 +1,155 @@
+//! docker: Debian's 20.10, on a containerd 1.6 of the test's own.
+//!
+//! This docker knows one name of a shim and no other, io.containerd.runc.v2 (23.0 and later take
+//! any). So the shim stands on containerd's PATH under the name that docker asks for.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use myshim_integration::claim::Claim;
+use myshim_integration::command::{self, LIMIT, Output, Running};
+use myshim_integration::containerd::{shim_binary, workspace};
+use myshim_integration::image::{Image, NAME};
+use myshim_integration::process::cgroup_dir;
+use myshim_integration::pty::Terminal;
+use myshim_integration::{Daemon, Test, Version, claims, wait};
+use rustix::process::Signal;
+
+pub(crate) const CLAIMS: &[Claim] =
+    claims![docker_runs_its_containers.own_network().once().within(180)];
+
+struct Docker {
+    dir: PathBuf,
+    engine: Option<Running>,
+}
+
+impl Docker {
+    fn start(t: &Test, containerd: &Daemon) -> Self {
+        let dir = t.folder("d");
+        // dockerd looks for a runc for its builds when it starts, and does not start without. No
+        // container runs by this one: it fails whoever calls it.
+        let path = t.folder("path");
+        fs::write(path.join("runc"), "#!/bin/sh\necho 'no runc here' >&2\nexit 1\n").unwrap();
+        fs::set_permissions(path.join("runc"), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut command = Command::new("/usr/bin/setpriv");
+        command.args(["--pdeathsig", "TERM", "--"]);
+        command.arg(workspace().join(".tools/docker/usr/sbin/dockerd"));
+        command.arg("--containerd").arg(containerd.endpoint().address());
+        command.arg("--data-root").arg(dir.join("data")).arg("--exec-root").arg(dir.join("exec"));
+        command.arg("--pidfile").arg(dir.join("pid"));
+        command.arg("--host").arg(format!("unix://{}", dir.join("s").display()));
+        command.arg("--config-file").arg(t.file("daemon.json", "{}"));
+        command.args(["--iptables=false", "--ip6tables=false", "--bridge=none"]);
+        command.arg("--cgroup-parent").arg(format!("/docker-{}", t.tag));
+        command.env("PATH", format!("/usr/sbin:/usr/bin:/sbin:/bin:{}", path.display()));
+        let log = fs::File::create(t.dir.join("dockerd.log")).unwrap();
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let docker = Self { dir, engine: Some(Running::start(command)) };
+        wait::until_true("dockerd answers", || docker.run(["version"]).status.success());
+        docker
+    }
+
+    fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(workspace().join(".tools/docker/usr/bin/docker"));
+        command.env("DOCKER_HOST", format!("unix://{}", self.dir.join("s").display()));
+        command.env("DOCKER_CONFIG", self.dir.join("cfg")).args(args);
+        command
+    }
+
+    fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
+        command::run(self.command(args), LIMIT)
+    }
+
+    fn inspect(&self, name: &str, template: &str) -> String {
+        self.run(["inspect", "--format", template, name]).ok().trim().to_owned()
+    }
+
+    fn stop(mut self) {
+        if let Some(engine) = self.engine.take() {
+            engine.signal(Signal::TERM);
+            drop(engine.finish(Duration::from_secs(30)));
+        }
+    }
+}
+
+/// Imports the image, as a root directory in an archive.
+fn import(t: &Test, docker: &Docker) {
+    let root = t.dir.join("image");
+    Image::busybox().unpack(&root);
+    let archive = t.dir.join("root.tar");
+    let mut tar = Command::new("tar");
+    tar.arg("-C").arg(root).arg("-cf").arg(&archive).arg(".");
+    command::run(tar, LIMIT).ok();
+    let path = ["import", "--change", "ENV PATH=/bin", &archive.to_string_lossy(), NAME]
+        .map(str::to_owned);
+    docker.run(path).ok();
+}
+
+const READY: &str = "trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.05; done";
+
+fn docker_runs_its_containers(t: &Test) {
+    let bin = t.folder("bin");
+    symlink(shim_binary(Version::V16), bin.join("containerd-shim-runc-v2")).unwrap();
+    let containerd = Daemon::start_with_path(Version::V16, &t.dir.join("c"), "moby", &bin);
+    let docker = Docker::start(t, &containerd);
+    import(t, &docker);
+    let run = ["run", "--rm", "--net", "none", NAME, "sh", "-c", "echo out; exit 5"];
+    assert_eq!(docker.run(run).exits(5), "out\n");
+    let run =
+        ["run", "-d", "--name", "web", "--net", "none", "--memory", "64m", NAME, "sh", "-c", READY];
+    docker.run(run).ok();
+    wait::until_true("the log has it", || docker.run(["logs", "web"]).ok() == "ready\n");
+    assert_eq!(docker.run(["exec", "web", "echo", "hello"]).ok(), "hello\n");
+    docker.run(["exec", "web", "sh", "-c", "exit 9"]).exits(9);
+    let mut terminal = Terminal::start(docker.command(["exec", "-it", "web", "sh"]));
+    terminal.send("stty size; tty; exit 6\n");
+    let (status, shown) = terminal.finish(LIMIT);
+    assert!(status.code() == Some(6) && shown.contains("24 80\n/dev/pts/0\n"), "{shown}");
+
+    let memory = || {
+        let pid = docker.inspect("web", "{{.State.Pid}}").parse().unwrap();
+        let dir = cgroup_dir(pid, "memory").unwrap();
+        let files = ["memory.limit_in_bytes", "memory.max"];
+        files.iter().find_map(|file| fs::read_to_string(dir.join(file)).ok()).unwrap()
+    };
+    assert_eq!(memory(), "67108864\n");
+    docker.run(["update", "--memory", "96m", "--memory-swap", "96m", "web"]).ok();
+    assert_eq!(memory(), "100663296\n");
+    let stats = docker.run(["stats", "--no-stream", "--format", "{{.MemUsage}}", "web"]).ok();
+    assert!(stats.contains(" / 96MiB"), "{stats}");
+    docker.run(["pause", "web"]).ok();
+    assert_eq!(docker.inspect("web", "{{.State.Status}}"), "paused");
+    docker.run(["unpause", "web"]).ok();
+    docker.run(["stop", "--time", "20", "web"]).ok();
+    assert_eq!(docker.inspect("web", "{{.State.Status}} {{.State.ExitCode}}"), "exited 3");
+    assert_eq!(docker.run(["logs", "web"]).ok(), "ready\nbye\n");
+    docker.run(["rm", "web"]).ok();
+
+    let run = [
+        "run",
+        "--net",
+        "none",
+        "--name",
+        "hungry",
+        "--memory",
+        "16m",
+        "--memory-swap",
+        "16m",
+        NAME,
+        "tail",
+        "/dev/zero",
+    ];
+    docker.run(run).exits(137);
+    assert_eq!(docker.inspect("hungry", "{{.State.OOMKilled}}"), "true");
+    docker.run(["rm", "hungry"]).ok();
+    docker.stop();
+    for root in myshim_integration::host::cgroup_roots() {
+        fs::remove_dir(root.join(format!("docker-{}", t.tag))).ok();
+    }
+    drop(containerd);
+    t.finish();
+}

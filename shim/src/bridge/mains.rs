@@ -1,0 +1,157 @@
+//! The mains that wait for a request. One is ordered as soon as an operation has used one up, so
+//! that the next operation finds it there and waits for no fork.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use runtime::process::{Child, Operation, Ordered, Request, Spawner, WaitingMain};
+use runtime::{At, Call, Error, Kind, Result};
+use tokio::io::Interest;
+use tracing::warn;
+
+use super::fork_spawner;
+use crate::readiness;
+use crate::reaper::{Process, Reaper};
+
+/// A main may have been killed while it waited: so many are tried.
+const TRIES: u32 = 3;
+
+/// The spawner, and what it has forked and nobody has used yet.
+#[derive(Debug)]
+pub(super) struct Mains {
+    /// Held by who takes a main, and across its fork where none waits: the others get the next
+    /// ones, in order.
+    stock: tokio::sync::Mutex<Stock>,
+    reaper: Arc<Reaper>,
+}
+
+#[derive(Debug)]
+struct Stock {
+    spawner: Spawner,
+    /// It has looked after a container, and waits for the next request.
+    idle: Option<(WaitingMain, Process)>,
+    /// Ordered, and not taken from the spawner's socket yet.
+    ordered: u32,
+}
+
+impl Mains {
+    /// Takes the spawner over, and orders the first main. In tokio's context.
+    pub(super) fn new((spawner, child): (Spawner, Child), reaper: Arc<Reaper>) -> Result<Mains> {
+        drop(reaper.adopt(child)?);
+        let stock = Stock { spawner, idle: None, ordered: 0 };
+        let mains = Mains { stock: tokio::sync::Mutex::new(stock), reaper };
+        mains.replenish();
+        Ok(mains)
+    }
+
+    /// Hands an operation to a main.
+    pub(super) async fn submit(
+        &self,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(Operation, Process)> {
+        let mut tries = TRIES;
+        loop {
+            tries -= 1;
+            let (main, child) = self.stock.lock().await.take(&self.reaper).await?;
+            let submitted = main.submit(request, fds);
+            // Adopted behind the request: main works while the daemon does that.
+            let process = match child {
+                Taken::New(child) => self.reaper.adopt(child)?,
+                Taken::Known(process) => process,
+            };
+            match submitted {
+                Err(error) if is_gone(&error) && tries > 0 => {
+                    warn!(%error, "a main has died while it waited: taking another");
+                }
+                other => return other.map(|operation| (operation, process)),
+            }
+        }
+    }
+
+    /// Orders a main for the next operation, unless there is one.
+    pub(super) fn replenish(&self) {
+        // Whoever holds it orders what is missing.
+        let Ok(mut stock) = self.stock.try_lock() else { return };
+        if stock.idle.is_none() && stock.ordered == 0 {
+            // Failed: tried again when one is needed, and told then.
+            drop(stock.order());
+        }
+    }
+
+    /// Keeps a main that waits again. One is enough: a second one ends when it is dropped.
+    pub(super) fn put_back(&self, main: WaitingMain, process: Process) {
+        if let Ok(mut stock) = self.stock.try_lock() {
+            stock.idle.get_or_insert((main, process));
+        }
+    }
+}
+
+/// The process of a main.
+enum Taken {
+    /// It was just forked.
+    New(Child),
+    /// It has served before.
+    Known(Process),
+}
+
+impl Stock {
+    async fn take(&mut self, reaper: &Arc<Reaper>) -> Result<(WaitingMain, Taken)> {
+        if let Some((main, process)) = self.idle.take() {
+            return Ok((main, Taken::Known(process)));
+        }
+        loop {
+            if self.ordered == 0 {
+                match self.order() {
+                    Err(error) if is_gone(&error) => {
+                        self.replace_spawner(&error, reaper)?;
+                        self.order().at("with a new spawner")?;
+                    }
+                    other => other?,
+                }
+            }
+            match self.spawner.try_main()? {
+                Ordered::Main(main, child) => {
+                    self.ordered -= 1;
+                    return Ok((main, Taken::New(child)));
+                }
+                Ordered::Failed(error) => {
+                    self.ordered -= 1;
+                    return Err(error);
+                }
+                Ordered::Nothing => self.wait().await?,
+                Ordered::Gone => {
+                    let (who, how) = ("spawner".into(), "with orders unanswered".into());
+                    self.replace_spawner(&Error::new(Kind::PeerDied { who, how }), reaper)?;
+                }
+            }
+        }
+    }
+
+    async fn wait(&self) -> Result<()> {
+        // Registered only now: a main that comes ahead of its operation is to wake nobody up.
+        let socket = readiness::register(self.spawner.as_fd(), Interest::READABLE)?;
+        let ready = socket.readable().await;
+        ready.call(|| "epoll_wait(spawner)".into()).map(|mut ready| ready.retain_ready())
+    }
+
+    /// A spawner that died is replaced by a new one: the daemon still has one thread.
+    fn replace_spawner(&mut self, error: &Error, reaper: &Arc<Reaper>) -> Result<()> {
+        warn!(%error, "the spawner is gone: forking another");
+        let (another, child) = fork_spawner()?;
+        self.spawner = another;
+        self.ordered = 0;
+        reaper.adopt(child).map(drop)
+    }
+
+    fn order(&mut self) -> Result<()> {
+        self.spawner.order()?;
+        self.ordered += 1;
+        Ok(())
+    }
+}
+
+fn is_gone(error: &Error) -> bool {
+    matches!(error.errno(), Some(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN))
+}
