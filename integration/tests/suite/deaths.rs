@@ -31,7 +31,7 @@ pub(crate) const CLAIMS: &[Claim] = claims![
     a_tenant_and_its_intermediate_killed_before_each_message.once().within(120),
     init_and_tenant_killed_with_a_listener.once().within(120),
     init_and_tenant_killed_between_start_and_execve.once().within(120),
-    the_main_of_an_exec_killed_before_its_answer.once().within(120),
+    the_main_of_an_exec_killed_before_each_message.once().within(120),
     a_process_that_is_held_and_let_go_does_no_harm.once(),
 ];
 
@@ -360,18 +360,23 @@ fn init_and_tenant_killed_with_a_listener(t: &Test) {
     }
 }
 
-fn the_main_of_an_exec_killed_before_its_answer(t: &Test) {
-    let edit = |spec: Spec| spec.args(&["sleep", "3600"]);
-    let rig = Rig::new(t, "web", "myshim:main/Created", edit);
-    let (shim, id) = (&rig.shim, rig.bundle.id.as_str());
-    rig.let_go("myshim:main", |shim| shim.create(&rig.bundle, &Stdio3::default()));
-    shim.start(id, "").unwrap();
-    shim.exec(id, "e", &shell("true"), &Stdio3::default()).unwrap();
-    let text = rig.killed("myshim:main", |shim| shim.start(id, "e"));
-    assert_says(&text, &["main ended before it answered", "killed by SIGKILL"]);
-    assert_eq!(shim.status(id, ""), "running");
-    crate::rpc::end(shim, &rig.bundle);
-    rig.delete();
+fn the_main_of_an_exec_killed_before_each_message(t: &Test) {
+    // Before it has told of the tenant, nobody else knows that there is one.
+    for message in ["Forked", "Created"] {
+        let edit = |spec: Spec| spec.args(&["sleep", "3600"]);
+        let hold = format!("myshim:main/{message}");
+        let rig = Rig::new(t, &message.to_lowercase(), &hold, edit);
+        let (shim, id) = (&rig.shim, rig.bundle.id.as_str());
+        rig.let_go("myshim:main", |shim| shim.create(&rig.bundle, &Stdio3::default()));
+        shim.start(id, "").unwrap();
+        shim.exec(id, "e", &shell("true"), &Stdio3::default()).unwrap();
+        let text = rig.killed("myshim:main", |shim| shim.start(id, "e"));
+        assert_says(&text, &["main ended before it answered", "killed by SIGKILL"]);
+        assert_eq!(shim.status(id, ""), "running");
+        crate::rpc::end(shim, &rig.bundle);
+        rig.delete();
+        t.finish();
+    }
 }
 
 fn init_and_tenant_killed_between_start_and_execve(t: &Test) {
