@@ -28,13 +28,20 @@ pub enum Needs {
     CgroupV1,
     /// cgroup v2 and nothing else.
     CgroupV2,
+    /// systemd as PID 1, with cgroup v2 alone.
+    Systemd,
+    /// No systemd.
+    NoSystemd,
 }
 
 impl Needs {
     pub(crate) fn missing(self) -> Option<&'static str> {
-        match (self, host::is_pure_cgroup_v2()) {
-            (Self::CgroupV1, true) => Some("needs cgroup v1"),
-            (Self::CgroupV2, false) => Some("needs a host with cgroup v2 alone"),
+        let (v2, systemd) = (host::is_pure_cgroup_v2(), host::has_systemd());
+        match self {
+            Self::CgroupV1 if v2 => Some("needs cgroup v1"),
+            Self::CgroupV2 if !v2 => Some("needs a host with cgroup v2 alone"),
+            Self::Systemd if !(v2 && systemd) => Some("needs systemd, and cgroup v2 alone"),
+            Self::NoSystemd if systemd => Some("needs a host without systemd"),
             _ => None,
         }
     }

@@ -130,6 +130,12 @@ pub fn is_pure_cgroup_v2() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
+/// Whether systemd is PID 1, as sd_booted(3) finds out.
+#[must_use]
+pub fn has_systemd() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
 /// Paths below `root`, at most `depth` levels down, whose last part has `tag` in it. What is
 /// below a hit is not looked at.
 fn named(root: &Path, tag: &str, depth: usize) -> Vec<PathBuf> {

@@ -7,6 +7,7 @@ mod cri_pods;
 mod cri_security;
 mod cri_streams;
 mod docker;
+mod documents;
 mod kubernetes;
 mod nerdctl;
 mod operator;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         nerdctl::CLAIMS,
         docker::CLAIMS,
         operator::CLAIMS,
+        documents::CLAIMS,
         kubernetes::CLAIMS,
     ])
 }

@@ -16,7 +16,7 @@ pub(crate) const CLAIMS: &[Claim] = claims![
     check_says_line_by_line_what_the_host_has.once(),
     check_fails_where_something_required_is_missing.once(),
     an_upgrade_leaves_running_containers_with_the_old_program.within(120),
-    a_package_has_the_program_and_the_commit.once().within(120),
+    a_package_has_the_program_and_the_commit.once().within(240),
 ];
 
 fn run(program: &Path, args: &[&str]) -> Output {
@@ -68,7 +68,7 @@ fn make(args: &[&str]) -> Output {
     // What is tested is what has been built: nothing is built here.
     make.arg("-C").arg(workspace()).args(["--old-file", "build"]).args(args);
     make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL");
-    command::run(make, Duration::from_secs(60))
+    command::run(make, Duration::from_secs(150))
 }
 
 /// `make install` of a program that stands in `dist`.

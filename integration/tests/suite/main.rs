@@ -29,6 +29,7 @@ mod seccomp_notify;
 mod security;
 mod settings;
 mod start_dialects;
+mod systemd;
 mod user_namespaces;
 
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         process::CLAIMS,
         mounts::CLAIMS,
         cgroups::CLAIMS,
+        systemd::CLAIMS,
         seccomp::CLAIMS,
         security::CLAIMS,
         hooks::CLAIMS,

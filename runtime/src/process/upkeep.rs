@@ -69,6 +69,7 @@ fn delete_all(
     }
     phases::mark(c"cgroup");
     cgroup.remove().at("remove cgroup")?;
+    let mut warnings = cgroup.release_unit().at("remove cgroup")?;
     phases::mark(c"state");
     if let Some(site) = &state.rootfs_on_host {
         rootfs::detach_from_host(site).at("unmount rootfs")?;
@@ -79,9 +80,10 @@ fn delete_all(
     let failed = poststop(&state, single);
     dir.remove()?;
     devices?;
+    warnings.extend(failed.iter().map(Error::to_string));
     // Hooks run in the bundle, and this process with them.
     let then = if state.hooks.poststop.is_empty() { Then::Waits } else { Then::Ends };
-    Ok((failed.iter().map(Error::to_string).collect(), then))
+    Ok((warnings, then))
 }
 
 /// Init itself, wherever it may have moved to.
