@@ -32,15 +32,20 @@ pub enum Needs {
     AppArmor,
     /// AppArmor is off.
     NoAppArmor,
+    /// systemd as PID 1, with cgroup v2 alone.
+    Systemd,
+    /// No systemd.
+    NoSystemd,
 }
 
 impl Needs {
     pub(crate) fn missing(self) -> Option<&'static str> {
+        let (v2, systemd) = (host::is_pure_cgroup_v2(), host::has_systemd());
         match self {
-            Self::CgroupV1 if host::is_pure_cgroup_v2() => Some("needs cgroup v1"),
-            Self::CgroupV2 if !host::is_pure_cgroup_v2() => {
-                Some("needs a host with cgroup v2 alone")
-            }
+            Self::CgroupV1 if v2 => Some("needs cgroup v1"),
+            Self::CgroupV2 if !v2 => Some("needs a host with cgroup v2 alone"),
+            Self::Systemd if !(v2 && systemd) => Some("needs systemd, and cgroup v2 alone"),
+            Self::NoSystemd if systemd => Some("needs a host without systemd"),
             Self::AppArmor if !host::has_apparmor() => Some("needs AppArmor"),
             Self::NoAppArmor if host::has_apparmor() => Some("needs a host without AppArmor"),
             _ => None,

@@ -137,6 +137,12 @@ pub fn has_apparmor() -> bool {
     enabled.is_ok_and(|text| text.starts_with('Y'))
 }
 
+/// Whether systemd is PID 1, as sd_booted(3) finds out.
+#[must_use]
+pub fn has_systemd() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
 /// Paths below `root`, at most `depth` levels down, whose last part has `tag` in it. What is
 /// below a hit is not looked at.
 fn named(root: &Path, tag: &str, depth: usize) -> Vec<PathBuf> {

@@ -17,6 +17,8 @@ pub mod command;
 pub mod container;
 pub mod containerd;
 pub mod cri;
+#[cfg(test)]
+mod documents;
 pub mod events;
 pub mod host;
 pub mod image;

@@ -133,6 +133,9 @@ impl Test {
     #[must_use]
     pub fn run_args(&self, id: &str, flags: &[&str], program: &[&str]) -> Vec<String> {
         let mut args = self.run_flags(flags);
+        if systemd_cgroups() && !flags.contains(&"--cgroup") {
+            args.extend(["--cgroup".to_owned(), self.cgroup_of(id)]);
+        }
         args.extend([image::NAME, id].map(str::to_owned));
         args.extend(program.iter().map(|&word| word.to_owned()));
         args
@@ -210,12 +213,11 @@ impl Test {
     #[must_use]
     pub fn spec(&self, id: &str) -> Spec {
         let value: Value = serde_json::from_str(&self.ctr(["oci", "spec"]).ok()).unwrap();
-        let cgroup = format!("/{}/{id}", self.endpoint.namespace);
         Spec(value)
             .with("/root", json!({"path": self.rootfs(), "readonly": false}))
             .with("/process/terminal", json!(false))
             .with("/process/env", json!(["PATH=/bin"]))
-            .with("/linux/cgroupsPath", json!(cgroup))
+            .with("/linux/cgroupsPath", json!(self.cgroup_of(id)))
     }
 
     /// The test's own busybox root, made at the first call.
@@ -254,13 +256,30 @@ impl Test {
     #[must_use]
     pub fn detached_spec(&self, name: &str, edit: impl FnOnce(Spec) -> Spec) -> Container<'_> {
         let id = self.id(name);
-        let spec = edit(self.spec(&id)).with("/linux/cgroupsPath", self.cgroup_of(&id));
+        let spec = edit(self.spec(&id)).with("/linux/cgroupsPath", json!(self.cgroup_of(&id)));
         self.ctr(self.spec_args(&id, &spec, &["--detach"])).ok();
         Container { test: self, id }
     }
 
-    fn cgroup_of(&self, id: &str) -> Value {
-        json!(format!("/{}/{id}", self.endpoint.namespace))
+    /// The `cgroupsPath` of a container that asks for nothing else: a path, or with
+    /// `MYSHIM_CGROUPS=systemd` a unit.
+    #[must_use]
+    pub fn cgroup_of(&self, id: &str) -> String {
+        let namespace = &self.endpoint.namespace;
+        match systemd_cgroups() {
+            true => format!("system.slice:{namespace}:{id}"),
+            false => format!("/{namespace}/{id}"),
+        }
+    }
+
+    /// The end of the path of the cgroup that [`Self::cgroup_of`] names.
+    #[must_use]
+    pub fn cgroup_path_of(&self, id: &str) -> String {
+        let namespace = &self.endpoint.namespace;
+        match systemd_cgroups() {
+            true => format!("/system.slice/{namespace}-{id}.scope"),
+            false => format!("/{namespace}/{id}"),
+        }
     }
 
     /// Subscribes to events.
@@ -314,6 +333,11 @@ impl Test {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         path
     }
+}
+
+/// Whether the containers of this run are put into units of systemd (`MYSHIM_CGROUPS=systemd`).
+fn systemd_cgroups() -> bool {
+    std::env::var_os("MYSHIM_CGROUPS").is_some_and(|manager| manager == "systemd")
 }
 
 /// Imports the image into a containerd; `dir` takes the archive.

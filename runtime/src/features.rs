@@ -24,8 +24,6 @@ pub struct Supported {
     pub selinux: bool,
     pub user_namespaces: bool,
     pub time_namespaces: bool,
-    /// A container without a mount namespace of its own.
-    pub host_mount_namespace: bool,
     pub idmapped_mounts: bool,
     pub seccomp_notify: bool,
     pub net_devices: bool,
@@ -40,12 +38,11 @@ pub const SUPPORTED: Supported = Supported {
     selinux: true,
     user_namespaces: true,
     time_namespaces: true,
-    host_mount_namespace: false,
     idmapped_mounts: true,
     seccomp_notify: true,
     net_devices: true,
     intel_rdt: true,
-    systemd_cgroups: false,
+    systemd_cgroups: true,
     systemd_user_cgroups: false,
 };
 
@@ -61,7 +58,6 @@ impl Supported {
         let parts = [
             (self.user_namespaces, *user != host, spaces, "user namespaces"),
             (self.time_namespaces, *time != host, spaces, "time namespaces"),
-            (self.host_mount_namespace, namespaces.mount == host, spaces, "no mount namespace"),
             (self.seccomp_notify, notify, "linux.seccomp.listenerPath", "SCMP_ACT_NOTIFY"),
             (self.net_devices, !plan.net_devices.is_empty(), "linux.netDevices", "net devices"),
             (self.intel_rdt, plan.intel_rdt.is_some(), "linux.intelRdt", "Intel RDT"),
@@ -230,7 +226,6 @@ mod tests {
         selinux: false,
         user_namespaces: false,
         time_namespaces: false,
-        host_mount_namespace: false,
         idmapped_mounts: false,
         seccomp_notify: false,
         net_devices: false,
@@ -261,8 +256,6 @@ mod tests {
         user.namespaces.user = Namespace::New;
         let mut time = plan();
         time.namespaces.time = Namespace::New;
-        let mut mount = plan();
-        mount.namespaces.mount = Namespace::Host;
         let mut label = plan();
         label.process.selinux_label = Some("l".to_owned());
         let mut idmap = plan();
@@ -276,7 +269,6 @@ mod tests {
         for (plan, refused) in [
             (user, "linux.namespaces: user namespaces: not supported yet"),
             (time, "linux.namespaces: time namespaces: not supported yet"),
-            (mount, "linux.namespaces: no mount namespace: not supported yet"),
             (label, "process.selinuxLabel: SELinux: not supported yet"),
             (idmap, "rootfs.options: idmapped mounts: not supported yet"),
         ] {

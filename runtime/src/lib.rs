@@ -4,12 +4,13 @@
 //! [`plan::Plan`] (what will be done), which the process chain in [`process`] carries out.
 //!
 //! ```text
-//! spec ─▶ plan ─▶ process ─▶ apply, cgroup ─▶ sys
+//! spec ─▶ plan ─▶ process ─▶ apply, cgroup ─▶ dbus, sys
 //! ```
 
 pub mod apply;
 pub mod cgroup;
 pub mod container;
+mod dbus;
 pub mod error;
 pub mod features;
 pub mod plan;

@@ -18,6 +18,7 @@ use tracing::warn;
 
 use self::mains::Mains;
 use crate::journal::Journal;
+use crate::lost;
 use crate::readiness::{self, Polled};
 use crate::reaper::{Process, Reaper};
 
@@ -213,7 +214,10 @@ impl Runtime {
             None => self.mains.replenish(),
         }
         match answer {
-            Answer::End => Ok(Asked::Orphaned(Orphans { main, made })),
+            Answer::End => {
+                made.extend(lost::adopt(&self.reaper).await);
+                Ok(Asked::Orphaned(Orphans { main, made }))
+            }
             Answer::Failed(error) => Err(error),
             answer => Ok(Asked::Answered(answer)),
         }

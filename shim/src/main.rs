@@ -18,6 +18,7 @@ mod info;
 mod io;
 mod journal;
 mod log;
+mod lost;
 mod oom;
 mod oom_score;
 mod options;

@@ -120,6 +120,11 @@ impl Reaper {
         Ok(Process { pid, pidfd, exit })
     }
 
+    /// Whether a child is adopted, and not reaped yet.
+    pub(crate) fn has(&self, pid: i32) -> bool {
+        self.tracked.lock().contains_key(&pid)
+    }
+
     async fn await_exit(self: Arc<Reaper>, pid: i32, pidfd: Arc<AsyncFd<OwnedFd>>) {
         loop {
             let Ok(mut ready) = pidfd.readable().await else { return };

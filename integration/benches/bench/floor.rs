@@ -215,7 +215,8 @@ impl Kit<'_> {
                 rustix::process::setsid().unwrap();
                 enter(&tasks);
                 if network == Network::New {
-                    loopback::up().unwrap();
+                    let socket = std::os::unix::net::UnixDatagram::unbound().unwrap();
+                    loopback::up(socket.as_fd()).unwrap();
                 }
                 self.build();
                 become_program(args)

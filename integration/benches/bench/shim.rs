@@ -111,6 +111,8 @@ impl<'a> Shim<'a> {
         let mut request = self.request(id, self.place.layers);
         request.bundle = fifo.parent().unwrap().to_string_lossy().into_owned();
         request.stdout = fifo.to_string_lossy().into_owned();
+        // Go's shim takes both or none.
+        request.stderr.clone_from(&request.stdout);
         self.client.call::<CreateTaskResponse>("Create", &request);
     }
 

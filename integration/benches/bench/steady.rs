@@ -84,8 +84,8 @@ pub(crate) fn output(options: &Options, place: &Place<'_>) -> String {
 }
 
 fn pour(shim: &mut Shim<'_>, id: &str) -> (Duration, u64) {
-    let count = format!("count={}", MIB * 16);
-    let fifo = shim.prepare_output(id, &["dd", "if=/dev/zero", "bs=65536", &count]);
+    let script = format!("dd if=/dev/zero bs=65536 count={} 2>/dev/null", MIB * 16);
+    let fifo = shim.prepare_output(id, &["sh", "-c", &script]);
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let mut file = File::open(&fifo).unwrap();

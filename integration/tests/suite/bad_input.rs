@@ -23,6 +23,7 @@ pub(crate) const CLAIMS: &[Claim] = claims![
     a_namespace_path_of_another_kind_is_refused,
     an_unknown_namespace_is_named,
     a_namespace_listed_twice_is_refused,
+    a_container_without_a_mount_namespace_is_refused,
     a_cgroup_path_that_leads_out_is_refused,
     a_hook_that_is_not_there_is_named,
     a_hook_that_fails_tells_its_code_and_words,
@@ -146,6 +147,12 @@ fn an_unknown_namespace_is_named(t: &Test) {
 
 fn a_namespace_listed_twice_is_refused(t: &Test) {
     refused(t, &["ipc"], |s| s.push("/linux/namespaces", json!({"type": "ipc"})));
+}
+
+fn a_container_without_a_mount_namespace_is_refused(t: &Test) {
+    refused(t, &["linux.namespaces", "mount namespace"], |s| s.host_namespace("mount"));
+    let path = "/proc/self/ns/mnt";
+    refused(t, &["linux.namespaces", path, "is the host's"], |s| s.join("mount", path));
 }
 
 fn a_cgroup_path_that_leads_out_is_refused(t: &Test) {

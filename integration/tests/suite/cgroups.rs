@@ -47,7 +47,7 @@ fn every_controller_has_the_containers_cgroup(t: &Test) {
     let c = t.sleeper("web", &[]);
     let text = std::fs::read_to_string(format!("/proc/{}/cgroup", c.pid())).unwrap();
     for line in text.lines() {
-        assert!(line.ends_with(&format!("/{}/{}", t.endpoint.namespace, c.id)), "{text}");
+        assert!(line.ends_with(&t.cgroup_path_of(&c.id)), "{text}");
     }
     c.remove();
 }

@@ -29,7 +29,9 @@ pub(crate) const CLAIMS: &[Claim] = claims![
     intermediate_killed_before_each_message.once().within(120),
     main_killed_before_each_message.once().within(120),
     a_tenant_and_its_intermediate_killed_before_each_message.once().within(120),
+    init_and_tenant_killed_with_a_listener.once().within(120),
     init_and_tenant_killed_between_start_and_execve.once().within(120),
+    the_main_of_an_exec_killed_before_each_message.once().within(120),
     a_process_that_is_held_and_let_go_does_no_harm.once(),
 ];
 
@@ -228,6 +230,22 @@ impl<'a> Rig<'a> {
         error.message
     }
 
+    /// The pid of the process that is held and let go, and the answer of the call meanwhile.
+    fn let_go<T: Send + std::fmt::Debug>(
+        &self,
+        name: &str,
+        call: impl FnOnce(&Shim) -> Rpc<T> + Send,
+    ) -> (u32, T) {
+        let shim = &self.shim;
+        std::thread::scope(|scope| {
+            let answer = scope.spawn(|| call(shim));
+            let held = held(self.t, name);
+            let pid = i32::try_from(held).ok().and_then(rustix::process::Pid::from_raw).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+            (held, answer.join().unwrap().unwrap())
+        })
+    }
+
     pub(crate) fn end(self) {
         self.shim.shutdown(&self.bundle.id, Ends::Yes);
         self.delete();
@@ -310,6 +328,57 @@ fn a_tenant_and_its_intermediate_killed_before_each_message(t: &Test) {
     }
 }
 
+/// Behind its filter, and before main has fetched the listener.
+fn init_and_tenant_killed_with_a_listener(t: &Test) {
+    for who in ["init", "tenant"] {
+        let agent = myshim_integration::agent::Agent::listen(&t.dir.join("agent-inter"));
+        let edit = |spec: Spec| with_agent(t, spec.args(&["sleep", "3600"]));
+        let rig = Rig::new(t, who, &format!("{who}/Listener"), edit);
+        let (shim, id) = (&rig.shim, rig.bundle.id.as_str());
+        let create = |shim: &Shim| shim.create(&rig.bundle, &Stdio3::default());
+        let text = if who == "init" {
+            rig.killed(who, create)
+        } else {
+            create(shim).unwrap();
+            shim.start(id, "").unwrap();
+            shim.exec(id, "e", &shell("true"), &Stdio3::default()).unwrap();
+            rig.killed(who, |shim| shim.start(id, "e"))
+        };
+        let told =
+            format!("{who} ended before it answered: killed by SIGKILL, at step \"identity\"");
+        assert_says(&text, &["await seccomp listener", &told]);
+        if who == "tenant" {
+            assert_eq!(shim.status(id, ""), "running");
+            crate::rpc::end(shim, &rig.bundle);
+            rig.delete();
+            t.finish();
+        } else {
+            rig.end();
+        }
+        drop(agent);
+        fs::remove_file(t.dir.join("agent-inter")).ok();
+    }
+}
+
+fn the_main_of_an_exec_killed_before_each_message(t: &Test) {
+    // Before it has told of the tenant, nobody else knows that there is one.
+    for message in ["Forked", "Created"] {
+        let edit = |spec: Spec| spec.args(&["sleep", "3600"]);
+        let hold = format!("myshim:main/{message}");
+        let rig = Rig::new(t, &message.to_lowercase(), &hold, edit);
+        let (shim, id) = (&rig.shim, rig.bundle.id.as_str());
+        rig.let_go("myshim:main", |shim| shim.create(&rig.bundle, &Stdio3::default()));
+        shim.start(id, "").unwrap();
+        shim.exec(id, "e", &shell("true"), &Stdio3::default()).unwrap();
+        let text = rig.killed("myshim:main", |shim| shim.start(id, "e"));
+        assert_says(&text, &["main ended before it answered", "killed by SIGKILL"]);
+        assert_eq!(shim.status(id, ""), "running");
+        crate::rpc::end(shim, &rig.bundle);
+        rig.delete();
+        t.finish();
+    }
+}
+
 fn init_and_tenant_killed_between_start_and_execve(t: &Test) {
     for who in ["init", "tenant"] {
         let edit = |spec: Spec| spec.args(&["sleep", "3600"]);
@@ -346,13 +415,8 @@ fn with_agent(t: &Test, spec: Spec) -> Spec {
 
 fn a_process_that_is_held_and_let_go_does_no_harm(t: &Test) {
     let rig = Rig::new(t, "web", "init/Ready", long_way);
-    std::thread::scope(|scope| {
-        let answer = scope.spawn(|| rig.shim.create(&rig.bundle, &Stdio3::default()));
-        let init = held(t, "init");
-        let pid = i32::try_from(init).ok().and_then(rustix::process::Pid::from_raw).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
-        assert_eq!(answer.join().unwrap().unwrap().pid, init);
-    });
+    let init = rig.let_go("init", |shim| shim.create(&rig.bundle, &Stdio3::default()));
+    assert_eq!(init.0, init.1.pid);
     crate::rpc::end(&rig.shim, &rig.bundle);
     rig.delete();
 }

@@ -32,6 +32,7 @@ mod seccomp_notify;
 mod security;
 mod settings;
 mod start_dialects;
+mod systemd;
 mod user_namespaces;
 
 use std::process::ExitCode;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         mounts::CLAIMS,
         cgroups::CLAIMS,
         cgroup_v2::CLAIMS,
+        systemd::CLAIMS,
         seccomp::CLAIMS,
         security::CLAIMS,
         apparmor::CLAIMS,

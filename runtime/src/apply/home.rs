@@ -5,7 +5,10 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::OpenOptionsExt;
 
+use crate::error::{Call, Result};
 use crate::plan::Process;
+
+const PASSWD: &str = "/etc/passwd";
 
 /// No line of a passwd file is taken to be longer, and no file to be larger: an image may hold
 /// anything.
@@ -14,35 +17,55 @@ const LARGEST_FILE: u64 = 16 << 20;
 
 /// The HOME to add; None when the environment has one. `/` when the user has no entry.
 ///
-/// Runs inside the container's root. A passwd that cannot be read is as good as none.
-pub fn of(process: &Process) -> Option<String> {
+/// Runs inside the container's root. A passwd that the image keeps from being read is as good as
+/// none.
+///
+/// # Errors
+/// open(2), fstat(2) and read(2), of want and not of what the image has there.
+pub fn of(process: &Process) -> Result<Option<String>> {
     if process.env.iter().any(|entry| entry.starts_with("HOME=")) {
-        return None;
+        return Ok(None);
     }
+    let home = match open()? {
+        Some(passwd) => find(BufReader::new(passwd.take(LARGEST_FILE)), process.uid)
+            .call(|| format!("read({PASSWD:?})"))?,
+        None => None,
+    };
+    Ok(Some(home.unwrap_or_else(|| "/".into())))
+}
+
+/// None: there is no such file, or none that may be read.
+fn open() -> Result<Option<File>> {
     // An image may place a FIFO here, which would hold a blocking open forever.
-    let passwd = File::options()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open("/etc/passwd")
-        .ok()
-        .filter(|file| file.metadata().is_ok_and(|metadata| metadata.is_file()));
-    let home = passwd.and_then(|file| find(BufReader::new(file.take(LARGEST_FILE)), process.uid));
-    Some(home.unwrap_or_else(|| "/".into()))
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let passwd = match File::options().read(true).custom_flags(flags).open(PASSWD) {
+        Err(error) if is_want(&error) => return Err(error).call(|| format!("open({PASSWD:?})")),
+        Err(_) => return Ok(None),
+        Ok(passwd) => passwd,
+    };
+    let metadata = passwd.metadata().call(|| format!("fstat({PASSWD:?})"))?;
+    Ok(metadata.is_file().then_some(passwd))
+}
+
+/// Of descriptors or memory; any other reason lies in the file.
+fn is_want(error: &std::io::Error) -> bool {
+    let raw = error.raw_os_error();
+    [libc::EMFILE, libc::ENFILE, libc::ENOMEM].iter().any(|want| raw == Some(*want))
 }
 
 /// The sixth field of the first entry of this user (passwd(5)).
-fn find(mut passwd: impl BufRead, uid: u32) -> Option<String> {
+fn find(mut passwd: impl BufRead, uid: u32) -> std::io::Result<Option<String>> {
     let mut line = Vec::new();
     loop {
         line.clear();
-        let length = passwd.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line).ok()?;
+        let length = passwd.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)?;
         if length == 0 {
-            return None;
+            return Ok(None);
         }
         let Ok(text) = std::str::from_utf8(&line) else { continue };
         let mut fields = text.trim_end().split(':');
         if fields.nth(2).and_then(|field| field.parse().ok()) == Some(uid) {
-            return fields.nth(2).filter(|home| !home.is_empty()).map(Into::into);
+            return Ok(fields.nth(2).filter(|home| !home.is_empty()).map(Into::into));
         }
     }
 }
@@ -55,14 +78,14 @@ mod tests {
     fn the_home_is_the_sixth_field_of_the_users_line() {
         let passwd =
             "root:x:0:0:root:/root:/bin/sh\n# no entry\nweb:x:101:101::/srv/web:/bin/false\n";
-        assert_eq!(find(passwd.as_bytes(), 101).as_deref(), Some("/srv/web"));
-        assert_eq!(find(passwd.as_bytes(), 0).as_deref(), Some("/root"));
-        assert_eq!(find(passwd.as_bytes(), 5), None);
+        assert_eq!(find(passwd.as_bytes(), 101).unwrap().as_deref(), Some("/srv/web"));
+        assert_eq!(find(passwd.as_bytes(), 0).unwrap().as_deref(), Some("/root"));
+        assert_eq!(find(passwd.as_bytes(), 5).unwrap(), None);
     }
 
     #[test]
     fn an_endless_line_is_read_in_pieces_and_found_to_be_nothing() {
         let endless = BufReader::new(std::io::repeat(b'x').take(1 << 20));
-        assert_eq!(find(endless, 7), None);
+        assert_eq!(find(endless, 7).unwrap(), None);
     }
 }

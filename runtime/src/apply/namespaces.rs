@@ -93,8 +93,9 @@ impl Joins {
         let mut joins = Joins::default();
         for (kind, namespace) in each(namespaces) {
             if let Namespace::Join(path) = namespace {
-                let file =
-                    open(kind, path).at_with(|| format!("linux.namespaces: {}", kind.field))?;
+                let file = open(kind, path)
+                    .and_then(|file| refuse_host(kind, path, file))
+                    .at_with(|| format!("linux.namespaces: {}", kind.field))?;
                 joins.open.push((kind, path.display().to_string(), file));
             }
         }
@@ -143,6 +144,23 @@ pub enum Refused {
     Later,
 }
 
+/// A container changes the root of its mount namespace and takes away what was there before: the
+/// host's must never be that. By pid 1 too, which may be in another one than the runtime.
+fn refuse_host(kind: Type, path: &Path, file: OwnedFd) -> Result<OwnedFd> {
+    if kind != MOUNT {
+        return Ok(file);
+    }
+    let wanted = rustix::fs::fstat(&file).call(|| format!("fstat({path:?})"))?;
+    for pid in ["self", "1"] {
+        // Pid 1's is hidden from an ordinary user, who cannot join it either.
+        let Ok(host) = rustix::fs::stat(format!("/proc/{pid}/ns/mnt")) else { continue };
+        if (host.st_dev, host.st_ino) == (wanted.st_dev, wanted.st_ino) {
+            return Err(Error::argument(path.display().to_string(), "is the host's"));
+        }
+    }
+    Ok(file)
+}
+
 /// Opens an nsfs file and compares its type (ioctl_ns(2), NS_GET_NSTYPE).
 fn open(kind: Type, path: &Path) -> Result<OwnedFd> {
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
@@ -163,4 +181,32 @@ fn open(kind: Type, path: &Path) -> Result<OwnedFd> {
         ));
     }
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_host() -> Namespaces {
+        let host = || Namespace::Host;
+        Namespaces {
+            user: host(),
+            mount: host(),
+            pid: host(),
+            net: host(),
+            ipc: host(),
+            uts: host(),
+            cgroup: host(),
+            time: host(),
+            time_offsets: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_hosts_mount_namespace_is_not_joined() {
+        let path = "/proc/self/ns/mnt";
+        let namespaces = Namespaces { mount: Namespace::Join(path.into()), ..of_host() };
+        let error = Joins::open(&namespaces).unwrap_err().to_string();
+        assert_eq!(error, format!("linux.namespaces: mount: {path}: is the host's"));
+    }
 }

@@ -1,5 +1,9 @@
 //! The container's network: its loopback device.
 
+use std::os::fd::AsFd;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
 use crate::error::{Call, Result};
 use crate::sys::loopback;
 
@@ -9,7 +13,11 @@ use crate::sys::loopback;
 /// # Errors
 /// The call that failed; EPERM without CAP_NET_ADMIN over the namespace.
 pub fn loopback_up() -> Result<()> {
-    loopback::up().call(|| "ioctl(<socket>, SIOCSIFFLAGS, {lo, IFF_UP|IFF_RUNNING})".into())
+    // One of AF_UNIX is the cheapest to make.
+    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+        .call(|| "socket(AF_UNIX, SOCK_DGRAM|SOCK_CLOEXEC)".into())?;
+    loopback::up(socket.as_fd())
+        .call(|| "ioctl(<socket>, SIOCSIFFLAGS, {lo, IFF_UP|IFF_RUNNING})".into())
 }
 
 #[cfg(test)]

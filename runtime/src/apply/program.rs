@@ -69,15 +69,20 @@ fn search_path(env: &[String]) -> &str {
 /// A candidate that is there but must not be executed is remembered: "permission denied" tells
 /// more than "not found".
 fn search(name: &str, path: &str) -> Result<PathBuf> {
-    let mut denied = false;
+    let (mut denied, mut odd) = (false, None);
     for directory in path.split(':').filter(|_| !name.is_empty()) {
         let directory = if directory.is_empty() { "." } else { directory };
         let candidate = Path::new(directory).join(name);
         match check(&candidate) {
             Ok(()) => return Ok(candidate),
             Err(Errno::ACCESS) => denied = true,
-            Err(_) => {}
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::ISDIR | Errno::LOOP | Errno::NAMETOOLONG) => {
+            }
+            Err(errno) => odd = odd.or(Some((candidate, errno))),
         }
+    }
+    if let Some((candidate, errno)) = odd {
+        return Err(Error::call(format!("stat({candidate:?})"), errno));
     }
     let why = if denied { "permission denied" } else { "executable file not found in $PATH" };
     Err(Error::new(Kind::Program { program: name.into(), why: why.into() }))

@@ -44,7 +44,7 @@ fn value(limit: u64) -> String {
 }
 
 /// The names of asm-generic/resource.h, as all architectures but sparc, mips and alpha number them.
-fn name(resource: u32) -> String {
+pub(crate) fn name(resource: u32) -> String {
     const NAMES: [&str; 16] = [
         "CPU",
         "FSIZE",

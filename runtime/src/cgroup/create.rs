@@ -16,8 +16,8 @@ use rustix::io::Errno;
 
 use super::absent::is_denied;
 use super::{
-    Access, Cgroup, CgroupDirectory, CgroupPaths, CgroupPlan, Driver, Hierarchy, Layout, Version,
-    device_control, files, processes, write,
+    Access, Cgroup, CgroupDirectory, CgroupPaths, CgroupPlan, Hierarchy, Layout, UnitPlan, Version,
+    Write, device_control, files, processes, write,
 };
 use crate::error::{At, Call, Error, Kind, Result};
 
@@ -37,9 +37,12 @@ impl Created {
     /// # Errors
     /// As for [`Cgroup::remove`].
     pub fn undo(self) -> Result<()> {
-        let made_leaf = |directory: &CgroupDirectory| self.made.contains(&directory.path);
         let mut leaves = self.cgroup.paths.clone();
-        leaves.directories.retain(made_leaf);
+        if let Some(unit) = leaves.unit.take() {
+            let removed = Cgroup { paths: leaves }.remove();
+            return unit.stop().and(removed);
+        }
+        leaves.directories.retain(|directory| self.made.contains(&directory.path));
         Cgroup { paths: leaves }.remove()?;
         remove_made(&self.made)
     }
@@ -48,14 +51,20 @@ impl Created {
 impl Cgroup {
     /// Makes the cgroup in every hierarchy and sets its limits.
     ///
+    /// `resident` is a process that is put into the cgroup of a unit that systemd makes; it may
+    /// end when another one is in there, and [`Cgroup::resident_has_left`] is to be told then.
+    ///
     /// The v2 hierarchy beside v1 ones (“hybrid”) is used for what only it has (cgroup.kill,
     /// events, controllers); when it cannot be written and no limit needs it, it is left out.
     ///
     /// # Errors
     /// `AlreadyExists` when the cgroup is there and has processes in it or is frozen; `Call`
     /// with file and value for what the kernel refuses, at the step of the spec's field.
-    pub fn create(plan: &CgroupPlan, layout: &Layout) -> Result<Created> {
-        let Driver::Cgroupfs = plan.driver;
+    pub fn create(plan: &CgroupPlan, layout: &Layout, resident: Option<u32>) -> Result<Created> {
+        if let Some(unit) = plan.unit() {
+            let paths = build_unit(plan, unit, layout, resident)?;
+            return Ok(Created { cgroup: Cgroup { paths }, made: Vec::new() });
+        }
         let mut made = Vec::new();
         match build(plan, layout, &mut made) {
             Ok(paths) => Ok(Created { cgroup: Cgroup { paths }, made }),
@@ -65,6 +74,36 @@ impl Cgroup {
             },
         }
     }
+}
+
+/// Makes the unit, and in its directory what systemd knows nothing of.
+fn build_unit(
+    plan: &CgroupPlan,
+    unit: &UnitPlan,
+    layout: &Layout,
+    resident: Option<u32>,
+) -> Result<CgroupPaths> {
+    let Some(hierarchy) = &layout.v2 else {
+        return Err(Error::new(Kind::Unsupported("there is no cgroup v2 hierarchy".into())));
+    };
+    unit.start(resident)?;
+    let leaf = below(&hierarchy.mount_point, &plan.path);
+    let furnish = || {
+        let directory = open_v2(hierarchy, &plan.path, leaf, &needed_controllers(plan))?;
+        let directories = vec![directory];
+        let paths = CgroupPaths { directories, unit: Some(unit.unit.clone()) };
+        let writes: Vec<Write> = match resident {
+            Some(_) => plan.writes.iter().map(Write::with_room_for_one).collect(),
+            None => plan.writes.clone(),
+        };
+        write::apply(&writes, &paths).at("set limits")?;
+        device_control::enforce(&plan.devices, &paths).at("set device rules")?;
+        Ok(paths)
+    };
+    furnish().map_err(|error: Error| {
+        let undone = unit.unit.stop().err();
+        error.with_undo(undone.into_iter().collect())
+    })
 }
 
 fn build(plan: &CgroupPlan, layout: &Layout, made: &mut Vec<PathBuf>) -> Result<CgroupPaths> {
@@ -92,6 +131,23 @@ fn build(plan: &CgroupPlan, layout: &Layout, made: &mut Vec<PathBuf>) -> Result<
     write::apply(&plan.writes, &paths).at("set limits")?;
     device_control::enforce(&plan.devices, &paths).at("set device rules")?;
     Ok(paths)
+}
+
+impl Cgroup {
+    /// To be called when the process that a unit was made with has ended, and another one is in:
+    /// until then the limit on processes has room for both.
+    ///
+    /// # Errors
+    /// `Call` for what the kernel refuses.
+    pub fn resident_has_left(&self, plan: &CgroupPlan) -> Result<()> {
+        let limits: Vec<Write> =
+            plan.writes.iter().filter(|write| write.limits_processes()).cloned().collect();
+        match write::apply(&limits, &self.paths).at("set limits") {
+            // The other one has ended as well, and the unit with it: its end will be told.
+            Err(_) if self.paths.v2().is_some_and(|v2| !v2.exists()) => Ok(()),
+            result => result,
+        }
+    }
 }
 
 fn is_optional(layout: &Layout, plan: &CgroupPlan) -> bool {
@@ -214,6 +270,15 @@ fn make_v2(
     made: &mut Vec<PathBuf>,
 ) -> Result<CgroupDirectory> {
     let leaf = make_leaf(hierarchy, path, made)?;
+    open_v2(hierarchy, path, leaf, needed)
+}
+
+fn open_v2(
+    hierarchy: &Hierarchy,
+    path: &Path,
+    leaf: PathBuf,
+    needed: &BTreeSet<&str>,
+) -> Result<CgroupDirectory> {
     let controllers = match leaf.parent() {
         Some(parent) => enable_controllers(hierarchy, path, parent, needed)?,
         None => Vec::new(),

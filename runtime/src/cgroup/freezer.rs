@@ -90,13 +90,19 @@ impl Cgroup {
         match (self.paths.v2(), v1) {
             // cgroup.freeze is there since Linux 5.2.
             (Some(v2), None) => Ok(Freezer::V2(v2)),
-            (Some(v2), Some(_)) if v2.join("cgroup.freeze").exists() => Ok(Freezer::V2(v2)),
+            (Some(v2), Some(_)) if has_freezer(v2)? => Ok(Freezer::V2(v2)),
             (_, Some(v1)) => Ok(Freezer::V1(v1)),
             (None, None) => Err(Error::new(Kind::Unsupported(
                 "the container is in no cgroup that can be frozen (v2, or freezer of v1)".into(),
             ))),
         }
     }
+}
+
+/// A look that fails must not be taken for a no: what one freezer stops, the other does not let go.
+fn has_freezer(v2: &Path) -> Result<bool> {
+    let file = v2.join("cgroup.freeze");
+    file.try_exists().call(|| format!("stat({})", file.display()))
 }
 
 fn freeze_v2(directory: &Path, within: Duration) -> Result<()> {

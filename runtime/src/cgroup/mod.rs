@@ -32,6 +32,7 @@ mod processes;
 mod remove;
 mod resources;
 pub mod stats;
+mod systemd;
 mod update;
 mod write;
 
@@ -53,7 +54,10 @@ pub use limit_hit::LimitHit;
 pub use oom::{Kills, OomCounts, OomKills, OomWatch, Readiness};
 pub use plan::{CgroupPlan, Driver};
 pub use stats::Stats;
+pub use systemd::{Manager, Property, Unit, UnitPlan, Wish};
 pub use write::{Choice, Missing, Write};
+
+pub use crate::dbus::Value;
 
 /// The two versions of the kernel's interface, cgroups(7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -69,6 +73,9 @@ pub enum Version {
 pub struct CgroupPaths {
     /// One directory per hierarchy.
     pub directories: Vec<CgroupDirectory>,
+    /// The unit of systemd that they belong to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
 }
 
 /// A container's directory in one hierarchy.

@@ -1,5 +1,6 @@
 //! What is to be made, decided before the first effect.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
@@ -7,15 +8,17 @@ use serde::{Deserialize, Serialize};
 
 use super::devices::DevicePolicy;
 use super::resources::{self, Compiler};
-use super::{Layout, Write, path};
+use super::{Layout, UnitPlan, Write, path};
 use crate::error::Result;
 
 /// Who makes the cgroup.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Driver {
     /// This runtime, by mkdir(2) in the cgroup file systems.
     #[default]
     Cgroupfs,
+    /// systemd, as the cgroup of a transient unit.
+    Systemd(UnitPlan),
 }
 
 /// What is to be made: computed at plan time from `linux.cgroupsPath` and `linux.resources`.
@@ -37,20 +40,25 @@ pub struct CgroupPlan {
 impl CgroupPlan {
     /// Decides where the cgroup of container `id` is and what is written there.
     ///
-    /// A relative or absent `cgroups_path` is placed below `/myshim`. A limit of 0 means “not
-    /// given”, as everywhere in the OCI world, except for `pids.limit`.
+    /// Without systemd, a relative or absent `cgroups_path` is placed below `/myshim`. A limit of
+    /// 0 means “not given”, as everywhere in the OCI world, except for `pids.limit`. With systemd,
+    /// `annotations` may have properties of the unit.
     ///
     /// # Errors
     /// `Field` with the JSON path for a value that cannot be right; `Unsupported` where no
     /// hierarchy of `layout` has the controller that a limit needs.
     pub fn new(
-        driver: Driver,
+        mut driver: Driver,
         cgroups_path: Option<&Path>,
         id: &str,
         resources: Option<&LinuxResources>,
+        annotations: &BTreeMap<String, String>,
         layout: &Layout,
     ) -> Result<CgroupPlan> {
-        let path = path::resolve(cgroups_path, id)?;
+        let path = match &driver {
+            Driver::Cgroupfs => path::resolve(cgroups_path, id)?,
+            Driver::Systemd(unit) => unit.path.clone(),
+        };
         let mut compiler = Compiler::for_new(layout);
         let mut rules = &Vec::new();
         if let Some(given) = resources {
@@ -58,6 +66,19 @@ impl CgroupPlan {
             rules = given.devices().as_ref().unwrap_or(rules);
         }
         let (writes, warnings) = compiler.finish();
+        if let Driver::Systemd(unit) = &mut driver {
+            unit.complete(&writes, annotations)?;
+        }
         Ok(CgroupPlan { driver, path, writes, devices: DevicePolicy::new(rules)?, warnings })
+    }
+}
+
+impl CgroupPlan {
+    /// The unit to be made, when systemd makes the cgroup.
+    pub fn unit(&self) -> Option<&UnitPlan> {
+        match &self.driver {
+            Driver::Cgroupfs => None,
+            Driver::Systemd(unit) => Some(unit),
+        }
     }
 }

@@ -42,6 +42,25 @@ impl Cgroup {
     }
 }
 
+impl Cgroup {
+    /// Takes the unit of systemd away that the cgroup belongs to, when there is one: to be called
+    /// when the cgroup has been removed. Returns warnings for the log: that systemd does not
+    /// answer is no error where the unit ends by itself, as soon as systemd comes to it.
+    ///
+    /// # Errors
+    /// What systemd refuses, or that it does not answer.
+    pub fn release_unit(&self) -> Result<Vec<String>> {
+        let Some(unit) = &self.paths.unit else { return Ok(Vec::new()) };
+        match unit.stop() {
+            Ok(()) => Ok(Vec::new()),
+            Err(error) if unit.ends_by_itself() => {
+                Ok(vec![format!("unit {}: {error}; it ends without us", unit.name)])
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
 fn remove_tree(directory: &Path, version: Version, begin: Instant) -> Result<()> {
     // The usual case is one call.
     match rustix::fs::rmdir(directory) {

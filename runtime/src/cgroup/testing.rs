@@ -1,5 +1,6 @@
 //! Cgroups of the machine that the tests run on, removed whatever happens.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -42,7 +43,14 @@ pub(super) fn directories(path: &std::path::Path) -> Vec<PathBuf> {
 pub(super) fn plan(path: &std::path::Path, resources: &str) -> crate::Result<CgroupPlan> {
     let resources: LinuxResources = serde_json::from_str(resources).unwrap();
     let layout = Layout::detect().unwrap();
-    CgroupPlan::new(Driver::Cgroupfs, Some(path), "web", Some(&resources), &layout)
+    CgroupPlan::new(
+        Driver::Cgroupfs,
+        Some(path),
+        "web",
+        Some(&resources),
+        &BTreeMap::new(),
+        &layout,
+    )
 }
 
 /// The v2 hierarchy of this machine as if it were alone. `None` where there is none.
@@ -52,7 +60,7 @@ pub(super) fn v2_alone() -> Option<Layout> {
 }
 
 pub(super) fn create(path: &std::path::Path, resources: &str) -> crate::Result<Created> {
-    Cgroup::create(&plan(path, resources)?, &Layout::detect().unwrap())
+    Cgroup::create(&plan(path, resources)?, &Layout::detect().unwrap(), None)
 }
 
 impl TestCgroup {
@@ -63,8 +71,15 @@ impl TestCgroup {
     pub(super) fn with_layout(resources: &str, layout: &Layout) -> TestCgroup {
         let path = unique_path();
         let resources: LinuxResources = serde_json::from_str(resources).unwrap();
-        let plan = CgroupPlan::new(Driver::Cgroupfs, Some(&path), "web", Some(&resources), layout);
-        let cgroup = Cgroup::create(&plan.unwrap(), layout).unwrap().cgroup;
+        let plan = CgroupPlan::new(
+            Driver::Cgroupfs,
+            Some(&path),
+            "web",
+            Some(&resources),
+            &BTreeMap::new(),
+            layout,
+        );
+        let cgroup = Cgroup::create(&plan.unwrap(), layout, None).unwrap().cgroup;
         TestCgroup { cgroup, path, children: Vec::new() }
     }
 

@@ -129,7 +129,7 @@ fn a_read_only_hierarchy_is_named() {
     let mut layout = Layout::detect().unwrap();
     layout.v1.iter_mut().for_each(|hierarchy| hierarchy.access = Access::ReadOnly);
     let path = unique_path();
-    let error = Cgroup::create(&testing::plan(&path, "{}").unwrap(), &layout).unwrap_err();
+    let error = Cgroup::create(&testing::plan(&path, "{}").unwrap(), &layout, None).unwrap_err();
     let first = &layout.v1[0];
     let expected = format!(
         "make the cgroup in hierarchy {}: {} is mounted read-only",
@@ -302,9 +302,10 @@ mod v2 {
             Some(&path),
             "web",
             Some(&serde_json::from_str(resources).unwrap()),
+            &std::collections::BTreeMap::new(),
             &layout,
         );
-        let error = Cgroup::create(&plan.unwrap(), &layout).unwrap_err().to_string();
+        let error = Cgroup::create(&plan.unwrap(), &layout, None).unwrap_err().to_string();
         assert!(error.contains("no internal processes"), "{error}");
         assert!(error.contains("cgroup.subtree_control, \"+hugetlb\"): EBUSY"), "{error}");
         assert!(!exists_anywhere(&path));
@@ -319,7 +320,7 @@ mod v2 {
         std::fs::write(thread.join("cgroup.type"), "threaded").unwrap();
         let path = parent.path.join("child");
         let plan = CgroupPlan { path: path.clone(), ..CgroupPlan::default() };
-        let error = Cgroup::create(&plan, &layout).unwrap_err().to_string();
+        let error = Cgroup::create(&plan, &layout, None).unwrap_err().to_string();
         assert!(error.contains("is domain invalid: a parent is threaded"), "{error}");
         assert!(!exists_anywhere(&path));
     }

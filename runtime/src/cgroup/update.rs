@@ -28,7 +28,10 @@ impl Cgroup {
         let policy = rules.map(DevicePolicy::new).transpose()?;
         let check = resources.memory().as_ref().and_then(|memory| memory.check_before_update());
         for write in &writes {
-            make_room(write, self.paths.v2(), check == Some(true)).at(write.field.clone())?;
+            shrink(write, self.paths.v2(), check == Some(true)).at(write.field.clone())?;
+        }
+        if let Some(unit) = &self.paths.unit {
+            unit.tell(&writes)?;
         }
         write::apply(&writes, &self.paths).at("update limits")?;
         if let Some(policy) = policy {
@@ -39,9 +42,9 @@ impl Cgroup {
 }
 
 /// v2 takes any memory.max and kills until the use is below it; v1 answers EBUSY. So on v2 the
-/// kernel is asked to reclaim first, and the limit is refused when that does not do.
-/// (A container that allocates between this check and the write can still be killed.)
-fn make_room(write: &Write, v2: Option<&Path>, only_check: bool) -> Result<()> {
+/// limit is lowered in steps: memory.high makes who allocates wait, while the kernel reclaims;
+/// when that does, memory.max follows, and when it does not, all is as it was.
+fn shrink(write: &Write, v2: Option<&Path>, only_check: bool) -> Result<()> {
     let (Version::V2, Some(directory), [max]) = (write.version, v2, write.choices.as_slice())
     else {
         return Ok(());
@@ -49,23 +52,44 @@ fn make_room(write: &Write, v2: Option<&Path>, only_check: bool) -> Result<()> {
     let ("memory.max", Ok(limit)) = (max.file.as_str(), max.value.parse::<u64>()) else {
         return Ok(());
     };
-    let mut used = memory_used(directory)?;
-    if used > limit && !only_check {
-        let file = directory.join("memory.reclaim");
-        match files::try_write(&file, &(used - limit).to_string()) {
-            // Not that much could be reclaimed; or Linux < 5.19, which cannot be asked.
-            Ok(()) | Err(Errno::AGAIN | Errno::NOENT) => {}
-            Err(errno) => return Err(errno).call(|| format!("write({})", file.display())),
-        }
-        used = memory_used(directory)?;
+    let used = memory_used(directory)?;
+    if used <= limit {
+        return Ok(());
     }
-    match used > limit {
-        true => Err(Error::new(Kind::State(format!(
-            "{limit} bytes are less than what is in use ({used} bytes): processes would be \
-             killed, so the limit stays as it is"
-        )))),
-        false => Ok(()),
+    if only_check {
+        return Err(too_low(limit, used));
     }
+    let high = directory.join("memory.high");
+    let before = files::read(&high)?;
+    // The write itself reclaims, as far as that goes in a few rounds.
+    files::write(&high, &limit.to_string())?;
+    let shrunk = reclaim(directory, limit, used).and_then(|used| match used > limit {
+        true => Err(too_low(limit, used)),
+        false => files::write(&directory.join(&max.file), &max.value),
+    });
+    let restored = files::write(&high, before.trim());
+    shrunk.map_err(|error| error.with_undo(restored.clone().err().into_iter().collect()))?;
+    restored
+}
+
+/// Asks the kernel for what is above the limit, and a little more, so that who allocates between
+/// two looks has room. Returns what is in use then.
+fn reclaim(directory: &Path, limit: u64, used: u64) -> Result<u64> {
+    const ROOM: u64 = 1 << 20;
+    let wanted = (used - limit).saturating_add(ROOM.min(limit / 16));
+    let file = directory.join("memory.reclaim");
+    match files::try_write(&file, &wanted.to_string()) {
+        // Not that much could be reclaimed; or Linux < 5.19, which has memory.high alone.
+        Ok(()) | Err(Errno::AGAIN | Errno::NOENT) => memory_used(directory),
+        Err(errno) => Err(errno).call(|| format!("write({})", file.display())),
+    }
+}
+
+fn too_low(limit: u64, used: u64) -> Error {
+    Error::new(Kind::State(format!(
+        "{limit} bytes are less than what is in use ({used} bytes): processes would be killed, so \
+         the limit stays as it is"
+    )))
 }
 
 fn memory_used(directory: &Path) -> Result<u64> {

@@ -71,6 +71,22 @@ pub(super) fn apply(writes: &[Write], paths: &CgroupPaths) -> Result<()> {
 }
 
 impl Write {
+    /// Whether it limits the number of processes.
+    pub(super) fn limits_processes(&self) -> bool {
+        self.choices.iter().any(|choice| choice.file == "pids.max")
+    }
+
+    /// The same; a limit on the number of processes lets one more in.
+    pub(super) fn with_room_for_one(&self) -> Write {
+        let mut write = self.clone();
+        for choice in write.choices.iter_mut().filter(|choice| choice.file == "pids.max") {
+            if let Ok(limit) = choice.value.parse::<u64>() {
+                choice.value = limit.saturating_add(1).to_string();
+            }
+        }
+        write
+    }
+
     fn perform(&self, paths: &CgroupPaths) -> Result<()> {
         let directory = match self.version {
             Version::V1 => paths.v1(&self.controller),

@@ -278,14 +278,23 @@ impl StateDir {
     /// # Errors
     /// A file that cannot be read, or does not parse.
     pub fn load(&self) -> Result<Option<State>> {
-        let Some(json) = self.read(STATE)? else { return Ok(None) };
-        let mut state: State = serde_json::from_slice(&json).map_err(|error| {
-            Error::new(Kind::Corrupt(format!("{}: {error}", self.path.join(STATE).display())))
-        })?;
+        let Some(mut state) = self.load_without_filter()? else { return Ok(None) };
         if let Some(seccomp) = &mut state.container.seccomp {
             seccomp.bpf = self.read(FILTER)?.ok_or_else(|| self.not_found(FILTER))?;
         }
         Ok(Some(state))
+    }
+
+    /// Reads all but the filter, which only tenants need, and which a removal that was broken off
+    /// has removed already.
+    ///
+    /// # Errors
+    /// As for [`StateDir::load`].
+    pub fn load_without_filter(&self) -> Result<Option<State>> {
+        let Some(json) = self.read(STATE)? else { return Ok(None) };
+        serde_json::from_slice(&json).map(Some).map_err(|error| {
+            Error::new(Kind::Corrupt(format!("{}: {error}", self.path.join(STATE).display())))
+        })
     }
 
     /// Reads the state of a container that must exist.

@@ -1,26 +1,28 @@
 //! `linux.cgroupsPath` and `linux.resources`: the one place where the plan meets the cgroup code.
 
-use oci_spec::runtime::Linux;
 use rustix::mount::MountAttrFlags;
 
 use super::host::Host;
 use super::{IdMaps, MountKind, Namespace, Plan};
-use crate::cgroup::{CgroupPlan, Driver};
-use crate::error::{Error, Result};
+use crate::cgroup::{CgroupPlan, Wish};
+use crate::error::Result;
 use crate::process::CreateRequest;
+use crate::spec::Spec;
 
-pub(super) fn plan(
-    request: &CreateRequest,
-    linux: Option<&Linux>,
-    host: &Host,
-) -> Result<CgroupPlan> {
-    if request.options.systemd_cgroup {
-        let why = "systemd cgroups are not supported yet (SystemdCgroup)";
-        return Err(Error::field("linux.cgroupsPath", why));
-    }
-    let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
+pub(super) fn plan(request: &CreateRequest, spec: &Spec, host: &Host) -> Result<CgroupPlan> {
+    let linux = spec.linux.as_ref();
+    let cgroups_path = linux.and_then(|linux| linux.cgroups_path().as_deref());
+    let wish = Wish {
+        option: request.options.systemd_cgroup,
+        cgroups_path,
+        id: &request.id,
+        state_dir: &request.state_dir,
+    };
+    let driver = wish.driver(host.systemd.as_ref(), &host.cgroups)?;
     let resources = linux.and_then(|linux| linux.resources().as_ref());
-    CgroupPlan::new(Driver::Cgroupfs, path, &request.id, resources, &host.cgroups)
+    let none = std::collections::BTreeMap::new();
+    let annotations = spec.annotations.as_ref().unwrap_or(&none);
+    CgroupPlan::new(driver, cgroups_path, &request.id, resources, annotations, &host.cgroups)
 }
 
 impl Plan {

@@ -6,7 +6,7 @@ use nix::sys::stat::stat;
 use nix::unistd::geteuid;
 use rustix::system::uname;
 
-use crate::cgroup::Layout;
+use crate::cgroup::{Layout, Manager};
 use crate::error::{Call, Error, Kind, Result};
 
 /// Inode number of the initial user namespace's nsfs file (`PROC_USER_INIT_INO`,
@@ -25,6 +25,8 @@ pub struct Host {
     pub last_capability: u8,
     /// Which cgroup hierarchies there are.
     pub cgroups: Layout,
+    /// The systemd that makes cgroups, where there is one.
+    pub systemd: Option<Manager>,
     /// What we may do.
     pub privilege: Privilege,
     /// Device and inode of our own network namespace's nsfs file.
@@ -79,6 +81,7 @@ impl Host {
             kernel: kernel_version()?,
             last_capability: last_capability()?,
             cgroups: Layout::detect()?,
+            systemd: Manager::detect(privilege == Privilege::Root)?,
             privilege,
             net_namespace: net,
             lsm: lsm(),
@@ -133,6 +136,7 @@ impl Host {
         Host {
             kernel: (6, 18),
             cgroups: unified(),
+            systemd: None,
             last_capability: 40,
             privilege: Privilege::Root,
             net_namespace: (4, 0xF000_0000),

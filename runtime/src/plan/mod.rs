@@ -53,6 +53,7 @@ impl Plan {
         let mut warnings = Vec::new();
         let linux = spec.linux.as_ref();
         let planned = namespaces::plan(spec, host)?;
+        namespaces::require_mount(&planned.namespaces)?;
         let listed = spec.mounts.as_deref().unwrap_or_default();
         let mounts = mounts::plan(listed, &request.bundle, &planned, &mut warnings)?;
         let rootfs = rootfs::plan(request, spec, &planned, mounts, host, &mut warnings)?;
@@ -78,7 +79,7 @@ impl Plan {
             site: rootfs::site(request, spec)?,
             oci_version: spec.oci_version.clone(),
             annotations: spec.annotations.clone().unwrap_or_default(),
-            cgroup: cgroup::plan(request, linux, host)?,
+            cgroup: cgroup::plan(request, spec, host)?,
             rootfs,
             sysctls: sysctl.transpose()?.unwrap_or_default(),
             process,

@@ -59,6 +59,17 @@ pub(super) fn plan(spec: &Spec, host: &Host) -> Result<Planned> {
     Ok(Planned { namespaces, id_maps, joined_id_maps, hostname, domainname })
 }
 
+/// Whose mounts would be the host's, and nobody's to take back.
+pub(super) fn require_mount(namespaces: &Namespaces) -> Result<()> {
+    match namespaces.mount {
+        Namespace::Host => {
+            let why = "a container without a mount namespace, new or joined, is not made";
+            Err(Error::field("linux.namespaces", why))
+        }
+        Namespace::New | Namespace::Join(_) => Ok(()),
+    }
+}
+
 fn list(listed: &[LinuxNamespace]) -> Result<Namespaces> {
     let mut namespaces = Namespaces {
         user: Namespace::Host,
@@ -232,6 +243,10 @@ mod tests {
     fn what_is_not_listed_is_the_hosts() {
         let namespaces = plan_of(r#""linux":{}"#).unwrap().namespaces;
         assert_eq!(namespaces.mount, Namespace::Host);
+        assert_eq!(
+            require_mount(&namespaces).unwrap_err().to_string(),
+            "linux.namespaces: a container without a mount namespace, new or joined, is not made"
+        );
         assert_eq!(namespaces.user, Namespace::Host);
     }
 

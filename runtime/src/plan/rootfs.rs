@@ -28,7 +28,6 @@ pub(super) fn plan(
     let masked = linux.and_then(|linux| linux.masked_paths().as_deref()).unwrap_or_default();
     let readonly = linux.and_then(|linux| linux.readonly_paths().as_deref()).unwrap_or_default();
     let listed_devices = linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
-    let mount = &namespaces.namespaces.mount;
     Ok(Rootfs {
         source,
         readonly: root(spec)?.readonly.unwrap_or(false),
@@ -36,8 +35,8 @@ pub(super) fn plan(
         pivot: !request.options.no_pivot_root,
         mounts,
         devices: devices::plan(listed_devices, warnings)?,
-        masked_paths: paths(masked, "linux.maskedPaths", mount)?,
-        readonly_paths: paths(readonly, "linux.readonlyPaths", mount)?,
+        masked_paths: paths(masked, "linux.maskedPaths")?,
+        readonly_paths: paths(readonly, "linux.readonlyPaths")?,
         mount_label: mount_label(linux, host)?,
         in_new_user_namespace: namespaces.namespaces.user == Namespace::New,
     })
@@ -75,11 +74,7 @@ fn propagation(linux: Option<&Linux>, no_pivot_root: bool) -> Result<Propagation
     }
 }
 
-fn paths(listed: &[String], field: &str, mount: &Namespace) -> Result<Vec<PathBuf>> {
-    if !listed.is_empty() && *mount == Namespace::Host {
-        // They would be the host's own paths.
-        return Err(Error::field(field, "needs a mount namespace in linux.namespaces"));
-    }
+fn paths(listed: &[String], field: &str) -> Result<Vec<PathBuf>> {
     let path = |(index, path): (usize, &String)| {
         if !Path::new(path).is_absolute() {
             return Err(Error::field(
@@ -172,15 +167,10 @@ mod tests {
     }
 
     #[test]
-    fn masked_and_read_only_paths_are_absolute_and_need_a_mount_namespace() {
+    fn masked_and_read_only_paths_are_absolute() {
         assert_eq!(
             refusal(r#""maskedPaths":["/proc/acpi","proc/keys"],"#),
             "linux.maskedPaths[1]: \"proc/keys\" is not absolute"
-        );
-        let listed = ["/proc/bus".to_owned()];
-        assert_eq!(
-            paths(&listed, "linux.readonlyPaths", &Namespace::Host).unwrap_err().to_string(),
-            "linux.readonlyPaths: needs a mount namespace in linux.namespaces"
         );
     }
 

@@ -220,9 +220,14 @@ pub(super) fn receive<M: DeserializeOwned>(
     wait: Wait,
 ) -> Result<Received<M>> {
     let mut bytes = [0; INLINE + 1];
-    let (length, mut fds) = match socket::receive(socket, &mut bytes, wait) {
+    // The peer ended with messages of ours unread. The kernel says so once, in front of what the
+    // peer has sent, and its end comes behind that.
+    let received = match socket::receive(socket, &mut bytes, wait) {
+        Err(rustix::io::Errno::CONNRESET) => socket::receive(socket, &mut bytes, wait),
+        other => other,
+    };
+    let (length, mut fds) = match received {
         Err(rustix::io::Errno::AGAIN) => return Ok(Received::Nothing),
-        // The peer ended with messages of ours unread: for us that is its end.
         Err(rustix::io::Errno::CONNRESET) => return Ok(Received::End),
         other => other.call(|| "recvmsg(channel)".into())?,
     };
@@ -281,6 +286,17 @@ mod tests {
         let (_a, b) = Channel::pair().unwrap();
         let error = b.receive::<String>("mapping of ids", &soon()).unwrap_err();
         assert_eq!(error.to_string(), "no mapping of ids within 20 ms");
+    }
+
+    #[test]
+    fn the_last_word_of_a_peer_that_did_not_listen_is_heard() {
+        let (a, b) = Channel::pair().unwrap();
+        a.send(&"unheard", &[]).unwrap();
+        b.send(&"last word", &[]).unwrap();
+        drop(b);
+        let received = a.receive::<String>("text", &soon()).unwrap();
+        assert!(matches!(received, Received::Message(text, _) if text == "last word"));
+        assert!(matches!(a.receive::<String>("text", &soon()).unwrap(), Received::End));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::gate::Gate;
 use super::init::Setup;
 use super::main::{Main, Outcome};
 use super::pid_file::PidFile;
+use super::placeholder::Placeholder;
 use super::protocol::{Building, Entering, Peer};
 use super::target::Handover;
 use super::undo::Undo;
@@ -24,7 +25,7 @@ use crate::apply::namespaces::Joins;
 use crate::apply::oci_state::{OciState, Status};
 use crate::apply::own;
 use crate::apply::rootfs::{self, EmptyMountNamespace, OldTree};
-use crate::cgroup::{Cgroup, CgroupDirectory, CgroupPaths, Layout};
+use crate::cgroup::{Cgroup, CgroupDirectory, CgroupPaths, Layout, UnitPlan};
 use crate::container::{ProcessId, State, StateDir};
 use crate::error::{At, Call, Error, Result};
 use crate::plan::host::Privilege;
@@ -72,7 +73,8 @@ fn make<'a>(
         _ => Some(prepare_rootfs(main, plan, (&dir, &mut state), undo)?),
     };
     phases::mark(c"cgroup");
-    let (cgroup, warning) = make_cgroup(main, plan, undo)?;
+    let placeholder = make_placeholder(main, plan)?;
+    let (cgroup, warning) = make_cgroup(main, plan, placeholder.as_ref(), undo)?;
     if let Some(rootfs) = &mut rootfs {
         rootfs.copy_cgroups(&plan.rootfs, cgroup.paths()).at("rootfs")?;
     }
@@ -87,12 +89,12 @@ fn make<'a>(
         Some(_) if EmptyMountNamespace::suits(plan) => OldTree::Empty,
         _ => OldTree::Host { site: &plan.site },
     };
-    let cgroup = cgroup.paths().clone();
+    let paths = cgroup.paths().clone();
     let setup = Setup {
         plan,
         joins,
         entry,
-        cgroup: cgroup.clone(),
+        cgroup: paths.clone(),
         rootfs,
         old_tree,
         stdio,
@@ -101,11 +103,12 @@ fn make<'a>(
     };
     phases::mark(c"clone");
     let peer = fork::fork(main, setup, undo)?;
+    relieve(placeholder, &cgroup, plan)?;
     // From here there is a container, and its end has hooks (runtime.md, "Lifecycle", 12 and 13).
     undo.afterwards("poststop hooks", || poststop(main, plan));
     let pid = peer.child.pid;
     state.init = ProcessId::of(pid)?;
-    state.cgroup = cgroup.clone();
+    state.cgroup = paths.clone();
     dir.update(&state)?;
     let waiting = meet(main, plan, (&dir, &state), peer, undo)?.ready()?;
     if let Some(pid_file) = pid_file {
@@ -113,7 +116,7 @@ fn make<'a>(
     }
     // Until the daemon has the answer, the devices are those of a create that may fail.
     let unfinished = (!plan.net_devices.is_empty()).then_some(dir);
-    Ok(Outcome::Created { facts: facts(plan, &cgroup, warning), waiting, unfinished })
+    Ok(Outcome::Created { facts: facts(plan, &paths, warning), waiting, unfinished })
 }
 
 /// Writes down what is about to be made, before any of it is: a main that is killed leaves
@@ -146,7 +149,8 @@ fn planned_cgroup(plan: &Plan, layout: &Layout) -> CgroupPaths {
         controllers: hierarchy.controllers.clone(),
         path: hierarchy.mount_point.join(below),
     });
-    CgroupPaths { directories: directories.collect() }
+    let unit = plan.cgroup.unit().map(|unit| unit.unit.clone());
+    CgroupPaths { directories: directories.collect(), unit }
 }
 
 /// The root as detached mounts. Only hooks that look for it on the host make it be mounted there.
@@ -196,13 +200,28 @@ fn make_rdt_groups(main: &Main<'_>, plan: &Plan, undo: &mut Undo<'_>) -> Result<
     Ok(Some(groups))
 }
 
+/// For a unit of systemd that needs a process before there is an init.
+fn make_placeholder(main: &Main<'_>, plan: &Plan) -> Result<Option<Placeholder>> {
+    let needed = plan.cgroup.unit().is_some_and(UnitPlan::needs_process);
+    needed.then(|| Placeholder::fork(main.single)).transpose().at("create cgroup")
+}
+
+/// Init is in its cgroup: the unit no longer needs another process.
+fn relieve(placeholder: Option<Placeholder>, cgroup: &Cgroup, plan: &Plan) -> Result<()> {
+    let Some(placeholder) = placeholder else { return Ok(()) };
+    placeholder.end().and_then(|()| cgroup.resident_has_left(&plan.cgroup)).at("create cgroup")
+}
+
 /// The cgroup, and a warning where there is none.
 fn make_cgroup(
     main: &Main<'_>,
     plan: &Plan,
+    placeholder: Option<&Placeholder>,
     undo: &mut Undo<'_>,
 ) -> Result<(Cgroup, Option<String>)> {
-    let created = match Cgroup::create(&plan.cgroup, &main.host.cgroups).at("create cgroup") {
+    let resident = placeholder.map(Placeholder::pid);
+    let created = Cgroup::create(&plan.cgroup, &main.host.cgroups, resident).at("create cgroup");
+    let created = match created {
         Err(error) if main.host.privilege != Privilege::Root => {
             return Cgroup::none(&plan.cgroup, error).map(|(none, why)| (none, Some(why)));
         }

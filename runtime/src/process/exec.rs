@@ -8,8 +8,6 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::fs::{CWD, Mode, OFlags};
-
 use super::channel::{Channel, Deadline};
 use super::fork::{self, Came, Grants, Way};
 use super::main::{Main, Outcome};
@@ -39,8 +37,6 @@ struct Setup<'a> {
     process: &'a Process,
     entry: cgroup::Entry,
     init: OwnedFd,
-    /// The container's root directory, where a mount namespace does not say it.
-    root: Option<OwnedFd>,
     stdio: Vec<OwnedFd>,
     handover: Handover,
 }
@@ -66,7 +62,6 @@ pub(super) fn run(
         process: &plan.process,
         entry: enter_cgroup(&state, id, request.when_paused)?,
         init,
-        root: open_root(&state, id)?,
         stdio: fds,
         handover: Handover { extra, gate: None },
     };
@@ -120,17 +115,6 @@ fn enter_cgroup(state: &State, init: ProcessId, when_paused: WhenPaused) -> Resu
         return Err(Error::new(Kind::State("cannot exec in a paused container".into())));
     }
     cgroup.entry_beside(init.pid)
-}
-
-/// Without a mount namespace of its own, the container has only changed its root directory.
-fn open_root(state: &State, init: ProcessId) -> Result<Option<OwnedFd>> {
-    if state.container.namespaces.mount != Namespace::Host {
-        return Ok(None);
-    }
-    let path = format!("/proc/{}/root", init.pid);
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::openat(CWD, &path, flags, Mode::empty());
-    root.call(|| format!("open({path}, O_PATH|O_DIRECTORY)")).map(Some)
 }
 
 impl<'a> Way<'a> for Setup<'a> {
@@ -195,14 +179,10 @@ fn listener_of(state: &State) -> Option<&SeccompListener> {
     state.container.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref())
 }
 
-/// Joins these of the container's namespaces, and its root directory where that is all it has.
+/// Joins these of the container's namespaces.
 fn join(setup: &Setup<'_>, single: &SingleThreaded, flags: u64) -> Result<()> {
     let namespaces = &setup.state.container.namespaces;
     join_namespaces(setup, single, flags)?;
-    if let Some(root) = &setup.root {
-        rustix::process::fchdir(root).call(|| "fchdir(root)".into())?;
-        rustix::process::chroot(".").call(|| "chroot(\".\")".into())?;
-    }
     if namespaces.user != Namespace::Host {
         intermediate::become_root().at("become root of the user namespace")?;
     }

@@ -165,10 +165,11 @@ fn claim_born(main: &Main<'_>, born: &SharedPid, undo: &mut Undo<'_>, error: Err
 fn fulfil(main: &Main<'_>, grants: Grants<'_>, peer: Peer<Mapping>) -> Result<Child> {
     loop {
         match peer.wish()? {
-            Wish::Map => write_maps(main, peer.child.pid, grants.id_maps).at("write id maps")?,
-            Wish::OffsetTime => time_offsets::write(peer.child.pid, grants.time_offsets)?,
+            Wish::Map => write_maps(main, peer.child.pid, grants.id_maps).at("write id maps"),
+            Wish::OffsetTime => time_offsets::write(peer.child.pid, grants.time_offsets),
             Wish::Forked(target) => return Ok(target),
         }
+        .map_err(|error| peer.lost(error))?;
         peer.proceed()?;
     }
 }

@@ -35,9 +35,9 @@ pub(super) fn run<'a, W: Way<'a>>(
             crate::sys::fd::close_inherited(&single, main.as_fd());
             way.run(target, &single, Came::ThroughIntermediate)
         }
-        Ok(Forked::Parent { pid, pidfd }) => {
-            parent.tell(&ToMain::InitForked { pid }, &[pidfd.as_fd()])
-        }
+        Ok(Forked::Parent { pid, pidfd }) => parent
+            .tell(&ToMain::InitForked { pid }, &[pidfd.as_fd()])
+            .or_else(|error| parent.tell(&ToMain::Failed(error), &[])),
         Err(error) => parent.tell(&ToMain::Failed(error), &[]),
     };
     process::exit(if told.is_ok() { 0 } else { 1 })

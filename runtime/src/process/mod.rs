@@ -23,6 +23,7 @@ mod intermediate;
 mod main;
 mod operation;
 mod pid_file;
+mod placeholder;
 mod protocol;
 mod rendezvous;
 mod request;

@@ -98,10 +98,12 @@ impl<Phase> Peer<Phase> {
         }
     }
 
-    /// A send to a process that is gone fails with EPIPE; why it is gone may lie in the channel.
-    fn lost(&self, error: Error) -> Error {
+    /// A send to a process that is gone fails with EPIPE, and a write to its files with ESRCH; why
+    /// it is gone may lie in the channel.
+    pub(super) fn lost(&self, error: Error) -> Error {
         match error.errno() {
-            Some(nix::errno::Errno::EPIPE) => match self.receive("word") {
+            Some(nix::errno::Errno::EPIPE | nix::errno::Errno::ESRCH) => match self.receive("word")
+            {
                 Err(why) => why,
                 Ok(_) => self.death(),
             },

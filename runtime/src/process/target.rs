@@ -138,7 +138,7 @@ impl<'a> Target<'a> {
         identity::assume(plan).at("identity")?;
         cwd::enter_as_user(&plan.cwd, inside).at("working directory")?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(plan.umask));
-        let program = Program::find(plan, home::of(plan))?;
+        let program = Program::find(plan, home::of(plan).at("HOME")?)?;
         if let Some(filter) = early.filter(|_| plan.no_new_privileges) {
             load(filter, main)?;
         }
@@ -151,7 +151,11 @@ impl<'a> Target<'a> {
         match self.handover.starter.hear() {
             Ok(Some(ToTarget::Start)) => {}
             // Nobody will ever start it: the container is being deleted, or its daemon is dead.
-            Ok(None) | Err(_) => end_alone(init, 0),
+            Ok(None) => end_alone(init, 0),
+            Err(error) => {
+                drop(self.handover.starter.say(&FromStarted::Failed(error.at("await start"))));
+                end_alone(init, 1)
+            }
         }
         let Err(error) = init
             .map_or(Ok(()), |plan| self.run_hooks(single, plan))

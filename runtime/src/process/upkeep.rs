@@ -52,7 +52,7 @@ fn delete_all(
     single: &SingleThreaded,
 ) -> Result<(Vec<String>, Then)> {
     let dir = StateDir::open(state_dir);
-    let state = dir.load();
+    let state = dir.load_without_filter();
     // First: with the last process goes the namespace that they are in.
     let devices = match &state {
         Ok(Some(state)) => put_devices_back(single, &dir, state).at("put network devices back"),
@@ -69,6 +69,7 @@ fn delete_all(
     }
     phases::mark(c"cgroup");
     cgroup.remove().at("remove cgroup")?;
+    let mut warnings = cgroup.release_unit().at("remove cgroup")?;
     phases::mark(c"state");
     if let Some(site) = &state.rootfs_on_host {
         rootfs::detach_from_host(site).at("unmount rootfs")?;
@@ -79,9 +80,10 @@ fn delete_all(
     let failed = poststop(&state, single);
     dir.remove()?;
     devices?;
+    warnings.extend(failed.iter().map(Error::to_string));
     // Hooks run in the bundle, and this process with them.
     let then = if state.hooks.poststop.is_empty() { Then::Waits } else { Then::Ends };
-    Ok((failed.iter().map(Error::to_string).collect(), then))
+    Ok((warnings, then))
 }
 
 /// Init itself, wherever it may have moved to.

@@ -18,6 +18,7 @@
 mod copy;
 mod fifo;
 mod logger;
+mod process;
 mod stdin;
 mod untaken;
 mod uri;
@@ -30,18 +31,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use runtime::{At, Call, Error, Kind, Result};
-use rustix::termios::Winsize;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
-use tracing::warn;
 
 pub(crate) use fifo::Owner;
+pub(crate) use process::ProcessIo;
 pub(crate) use untaken::Untaken;
 
 use crate::readiness;
@@ -49,7 +46,7 @@ use crate::reaper::Reaper;
 use copy::Sink;
 use fifo::{Blocking, Input, Opened};
 use logger::Logger;
-use stdin::{Stdin, To, Waiting};
+use stdin::{To, Waiting};
 use uri::Target;
 
 /// A process's streams, in the client's words.
@@ -345,106 +342,4 @@ fn append_to(path: &Path) -> Result<OwnedFd> {
     }
     let file = OpenOptions::new().append(true).create(true).mode(0o644).open(path);
     Ok(file.call(|| format!("open({path:?}, O_WRONLY|O_APPEND|O_CREAT, 0644)"))?.into())
-}
-
-/// The streams of a process that exists.
-#[derive(Debug)]
-pub(crate) struct ProcessIo {
-    untaken: Untaken,
-    console: Option<Arc<AsyncFd<OwnedFd>>>,
-    /// Until the process is started.
-    waiting: Option<Waiting>,
-    stdin: Option<Stdin>,
-    holds: Vec<Arc<OwnedFd>>,
-    copies: JoinSet<()>,
-    /// End when the output of each stream has been passed on.
-    drained: Vec<oneshot::Receiver<()>>,
-    releases: JoinSet<()>,
-    logger: Option<Logger>,
-}
-
-impl ProcessIo {
-    /// What a client may still have to take when the process ends.
-    pub(crate) fn untaken(&self) -> Untaken {
-        self.untaken.clone()
-    }
-
-    fn drained(&mut self) -> copy::Drained {
-        let (held, ended) = oneshot::channel();
-        self.drained.push(ended);
-        held
-    }
-
-    fn untaken_in(&mut self, sink: &Sink) {
-        if let Sink::Pipe(pipe) = sink {
-            self.untaken.copied(pipe);
-        }
-    }
-
-    /// Sets the terminal's size. Nothing happens without one.
-    ///
-    /// # Errors
-    /// ioctl(2).
-    pub(crate) fn resize(&self, columns: u16, rows: u16) -> Result<()> {
-        let Some(console) = &self.console else { return Ok(()) };
-        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        rustix::termios::tcsetwinsize(console.get_ref(), size)
-            .call(|| format!("ioctl(console, TIOCSWINSZ, {columns} x {rows})"))
-    }
-
-    /// The process has been started: it gets its input.
-    ///
-    /// # Errors
-    /// open(2), epoll_ctl(2).
-    pub(crate) fn started(&mut self) -> Result<()> {
-        if let Some(waiting) = self.waiting.take() {
-            self.stdin = Some(waiting.start().at("start to copy stdin")?);
-        }
-        Ok(())
-    }
-
-    /// The client writes no more to stdin.
-    pub(crate) fn close_stdin(&mut self) {
-        match (&mut self.waiting, &self.stdin) {
-            (Some(waiting), _) => waiting.close(),
-            (None, Some(stdin)) => stdin.close(),
-            (None, None) => {}
-        }
-    }
-
-    /// The process has ended: whoever reads what was passed to it gets to the end.
-    pub(crate) fn exited(&mut self) {
-        self.waiting = None;
-        self.stdin = None;
-        self.console = None;
-        for hold in self.holds.drain(..) {
-            // A logger's pipe has its reader, and is closed at once.
-            let Some(hold) = Arc::into_inner(hold) else { continue };
-            self.releases.spawn(async move {
-                if let Err(error) = fifo::release(hold).await {
-                    warn!(%error, "unread output is lost");
-                }
-            });
-        }
-    }
-
-    /// Waits until all output has been passed on, but no longer than `limit`: a process in the
-    /// background may hold the streams for ever. Then closes everything and ends the logger.
-    pub(crate) async fn finish(mut self, limit: Duration) {
-        self.exited();
-        let drained = timeout(limit, async {
-            for drained in &mut self.drained {
-                // It is dropped, never sent.
-                drained.await.unwrap_or_default();
-            }
-        });
-        if drained.await.is_err() {
-            warn!("output is still held open by some process: closing it");
-        }
-        self.copies.shutdown().await;
-        self.releases.shutdown().await;
-        if let Some(logger) = self.logger.take() {
-            logger.stop().await;
-        }
-    }
 }

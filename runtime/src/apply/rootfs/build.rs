@@ -25,13 +25,6 @@ use crate::{At, Call, Error, Result};
 /// The first mount or device that fails, by its place in the plan. The caller is init: what was
 /// mounted goes with its mount namespace.
 pub fn build(rootfs: &Rootfs, prepared: PreparedRootfs, around: &Surroundings<'_>) -> Result<Root> {
-    if around.namespaces.mount == Namespace::Host {
-        // Propagation and pivot_root(2) would be the host's (runc 1.5.3).
-        return Err(Error::field(
-            "linux.namespaces",
-            "a container without a mount namespace of its own is not supported",
-        ));
-    }
     rustix::process::umask(Mode::empty());
     let mut root = match around.old_tree {
         OldTree::Host { site } => Root::attach_in_copy(prepared.root, site),

@@ -80,7 +80,10 @@ fn open(directory: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd
 
 fn content(source: &OwnedFd, target: &OwnedFd) -> Result<()> {
     const CHUNK: usize = 1 << 30;
-    while rustix::fs::sendfile(target, source, None, CHUNK).call(|| "sendfile".to_owned())? > 0 {}
+    while rustix::fs::sendfile(target, source, None, CHUNK)
+        .call(|| "sendfile(<tmpfs>, <covered>)".to_owned())?
+        > 0
+    {}
     Ok(())
 }
 

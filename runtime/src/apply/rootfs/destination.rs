@@ -71,20 +71,19 @@ impl Root {
         path: &Path,
         links: Links,
     ) -> Result<Reached> {
-        let made = match Missing::for_(tree)? {
-            Missing::Directory => rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o755)),
-            Missing::File => rustix::fs::mknodat(
-                directory,
-                name,
-                FileType::RegularFile,
-                Mode::from_raw_mode(0o644),
-                0,
-            ),
+        let (call, made) = match Missing::for_(tree)? {
+            Missing::Directory => {
+                ("mkdirat", rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o755)))
+            }
+            Missing::File => {
+                let (file, mode) = (FileType::RegularFile, Mode::from_raw_mode(0o644));
+                ("mknodat", rustix::fs::mknodat(directory, name, file, mode, 0))
+            }
         };
         match made {
             Ok(()) => tree.attach_at(directory, name).map(|()| Reached::Directly),
             Err(rustix::io::Errno::EXIST) => self.attach_located(tree, path, links),
-            Err(errno) => Err(errno).call(|| format!("mknodat(<fresh tmpfs>, {name:?})")),
+            Err(errno) => Err(errno).call(|| format!("{call}(<fresh tmpfs>, {name:?})")),
         }
     }
 

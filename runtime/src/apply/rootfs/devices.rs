@@ -206,8 +206,10 @@ fn links(root: &Root, dev: BorrowedFd<'_>) -> Result<()> {
         link(dev, name, target)?;
     }
     // Not every kernel has it; init's `/` may have no /proc.
-    if inside::locate(root.as_fd(), Path::new("proc/kcore"), Links::Follow).is_ok() {
-        link(dev, c"core", "/proc/kcore")?;
+    match inside::locate(root.as_fd(), Path::new("proc/kcore"), Links::Follow) {
+        Ok(_) => link(dev, c"core", "/proc/kcore")?,
+        Err(error) if is(&error, Errno::ENOENT) || is(&error, Errno::ENOTDIR) => {}
+        Err(error) => return Err(error),
     }
     // The container's own instance of devpts has its own ptmx.
     let target = "pts/ptmx";

@@ -16,7 +16,7 @@ fn v2_cgroup() -> (TestCgroup, CgroupPaths) {
     let group = TestCgroup::new(&format!(r#"{{"devices":{ALLOW_ALL}}}"#));
     let is_v2 = |directory: &&CgroupDirectory| directory.version == Version::V2;
     let v2 = group.cgroup.paths().directories.iter().filter(is_v2).cloned().collect();
-    (group, CgroupPaths { directories: v2 })
+    (group, CgroupPaths { directories: v2, unit: None })
 }
 
 fn can(group: &mut TestCgroup, access: &str) -> bool {

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::super::{Access, CgroupPlan, Driver, Hierarchy};
@@ -31,7 +32,7 @@ fn hybrid() -> Layout {
 
 fn plan(layout: &Layout, resources: &str) -> Result<CgroupPlan> {
     let resources: LinuxResources = serde_json::from_str(resources).unwrap();
-    CgroupPlan::new(Driver::Cgroupfs, None, "web", Some(&resources), layout)
+    CgroupPlan::new(Driver::Cgroupfs, None, "web", Some(&resources), &BTreeMap::new(), layout)
 }
 
 /// `FILE=VALUE` of each write, alternatives with `|`, and `?` where the file may be missing.

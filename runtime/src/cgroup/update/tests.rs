@@ -88,14 +88,19 @@ fn plain_v2(files: &[(&str, &str)]) -> (std::path::PathBuf, Cgroup) {
     }
     let controllers = ["cpu", "memory"].map(str::to_owned).to_vec();
     let directory = CgroupDirectory { version: Version::V2, controllers, path: path.clone() };
-    (path, Cgroup::open(&CgroupPaths { directories: vec![directory] }))
+    (path, Cgroup::open(&CgroupPaths { directories: vec![directory], unit: None }))
 }
 
 #[test]
 fn on_v2_a_limit_below_what_is_in_use_is_refused_with_figures() {
-    let (path, cgroup) = plain_v2(&[("memory.current", "5000000\n"), ("memory.max", "max\n")]);
+    let (path, cgroup) = plain_v2(&[
+        ("memory.current", "5000000\n"),
+        ("memory.max", "max\n"),
+        ("memory.high", "max"),
+    ]);
     let error = update(&cgroup, r#"{"memory":{"limit":4194304}}"#).unwrap_err();
     let max = std::fs::read_to_string(path.join("memory.max")).unwrap();
+    let high = std::fs::read_to_string(path.join("memory.high")).unwrap();
     std::fs::remove_dir_all(&path).unwrap();
     assert_eq!(
         error.to_string(),
@@ -103,6 +108,8 @@ fn on_v2_a_limit_below_what_is_in_use_is_refused_with_figures() {
          (5000000 bytes): processes would be killed, so the limit stays as it is"
     );
     assert_eq!(max, "max\n");
+    // A file of cgroupfs would have no rest of what was written before.
+    assert!(high.starts_with("max"), "{high}");
 }
 
 #[test]

@@ -118,28 +118,10 @@ fn a_umask_has_nine_bits() {
 
 #[test]
 fn every_resource_has_the_kernels_number() {
-    let names = [
-        "CPU",
-        "FSIZE",
-        "DATA",
-        "STACK",
-        "CORE",
-        "RSS",
-        "NPROC",
-        "NOFILE",
-        "MEMLOCK",
-        "AS",
-        "LOCKS",
-        "SIGPENDING",
-        "MSGQUEUE",
-        "NICE",
-        "RTPRIO",
-        "RTTIME",
-    ];
-    for (number, name) in (0..).zip(names) {
-        let json = format!(
-            r#""rlimits":[{{"type":"RLIMIT_{name}","soft":1,"hard":18446744073709551615}}]"#
-        );
+    for number in 0..16 {
+        let name = crate::apply::rlimits::name(number);
+        let json =
+            format!(r#""rlimits":[{{"type":"{name}","soft":1,"hard":18446744073709551615}}]"#);
         let rlimit = Rlimit { resource: number, soft: 1, hard: u64::MAX };
         assert_eq!(plan_of(&json).rlimits, [rlimit], "{name}");
     }

@@ -38,7 +38,7 @@ impl Cgroups {
 
     fn prepare(&self, scene: &Scene, rootfs: &Rootfs) -> PreparedRootfs {
         let mut prepared = scene.prepare(rootfs).unwrap();
-        let cgroups = CgroupPaths { directories: self.directories.clone() };
+        let cgroups = CgroupPaths { directories: self.directories.clone(), unit: None };
         prepared.copy_cgroups(rootfs, &cgroups).unwrap();
         prepared
     }
@@ -53,7 +53,7 @@ impl Cgroups {
         let namespaces = Namespaces { cgroup: namespace, ..namespaces() };
         let around = Surroundings {
             namespaces: &namespaces,
-            cgroups: &CgroupPaths { directories: self.directories.clone() },
+            cgroups: &CgroupPaths { directories: self.directories.clone(), unit: None },
             cgroup_path: &Path::new("/").join(&self.name),
             old_tree: OldTree::Host { site: &scene.path("site") },
         };

@@ -129,26 +129,6 @@ fn a_mount_of_the_host_appears_in_a_slave() {
 }
 
 #[test]
-fn a_container_without_a_mount_namespace_is_refused() {
-    alone(module_path!(), "a_container_without_a_mount_namespace_is_refused", |scene| {
-        let before = scene.host_mounts();
-        let rootfs = scene.rootfs(default_mounts());
-        let prepared = scene.prepare(&rootfs).unwrap();
-        let mut namespaces = namespaces();
-        namespaces.mount = Namespace::Host;
-        let around = Surroundings {
-            namespaces: &namespaces,
-            cgroups: &scene.cgroups,
-            cgroup_path: Path::new("/"),
-            old_tree: OldTree::Host { site: &scene.path("site") },
-        };
-        let error = build(&rootfs, prepared, &around).unwrap_err().to_string();
-        assert!(error.starts_with("linux.namespaces: "), "{error}");
-        assert_eq!(scene.host_mounts(), before);
-    });
-}
-
-#[test]
 fn without_pivot_root_the_hosts_proc_and_sysfs_are_out_of_reach() {
     let name = "without_pivot_root_the_hosts_proc_and_sysfs_are_out_of_reach";
     alone(module_path!(), name, |scene| {

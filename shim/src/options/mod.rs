@@ -9,11 +9,13 @@
 //! What only a shim that starts another runtime has a use for (its program, its root) is taken,
 //! and named in a warning: the sections that people copy from runc's have it.
 
-use containerd_shim_protos::shim::oci;
+mod keys;
+mod legacy;
+mod message;
+mod runc;
+
 use protobuf::well_known_types::any::Any;
-use protobuf::{CodedInputStream, Message};
 use runtime::{Error, Result};
-use serde::Deserialize;
 
 /// A runtime's options.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,10 +79,10 @@ pub(crate) fn parse(any: Option<&Any>) -> Result<Options> {
         return Ok(Options::default());
     }
     let parsed = match Form::of(any) {
-        Some(Form::Runc) => runc(&any.value),
-        Some(Form::Toml) => runtime_options(&any.value),
-        Some(Form::LegacyCreate) => legacy_create(&any.value),
-        Some(Form::LegacyRunc) => legacy_runc(&any.value),
+        Some(Form::Runc) => runc::runc(&any.value),
+        Some(Form::Toml) => keys::runtime_options(&any.value),
+        Some(Form::LegacyCreate) => legacy::legacy_create(&any.value),
+        Some(Form::LegacyRunc) => legacy::legacy_runc(&any.value),
         None => {
             let why = format!("type {:?} is not known to this runtime", any.type_url);
             return Err(Error::argument("options", why));
@@ -89,164 +91,10 @@ pub(crate) fn parse(any: Option<&Any>) -> Result<Options> {
     parsed.map_err(|error| error.at("options"))
 }
 
-fn runc(value: &[u8]) -> Result<Options> {
-    let given = oci::Options::parse_from_bytes(value).map_err(broken)?;
-    let mut warnings = Vec::new();
-    warn_of(&mut warnings, "binary_name", &given.binary_name);
-    warn_of(&mut warnings, "root", &given.root);
-    Ok(Options {
-        no_pivot_root: given.no_pivot_root,
-        no_new_keyring: given.no_new_keyring,
-        systemd_cgroup: given.systemd_cgroup,
-        shim_cgroup: given.shim_cgroup,
-        io_uid: given.io_uid,
-        io_gid: given.io_gid,
-        criu_image_path: given.criu_image_path,
-        criu_work_path: given.criu_work_path,
-        warnings,
-    })
-}
-
-/// The keys of config/myshim.toml, which documents them. They are spelled as in the options of
-/// containerd's handlers for runc.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "PascalCase")]
-#[allow(clippy::struct_excessive_bools, reason = "they are keys of a configuration file")]
-struct Keys {
-    no_pivot_root: bool,
-    no_new_keyring: bool,
-    systemd_cgroup: bool,
-    shim_cgroup: String,
-    io_uid: u32,
-    io_gid: u32,
-    criu_image_path: String,
-    criu_work_path: String,
-    binary_name: String,
-    root: String,
-    criu_path: String,
-    /// containerd sends the handler's whole section, with the key that says of what type it is.
-    #[allow(dead_code, reason = "accepted, says nothing")]
-    type_url: String,
-    /// The same; empty, or the file would have been read.
-    #[allow(dead_code, reason = "accepted, says nothing")]
-    config_path: String,
-}
-
-/// `runtimeoptions.v1.Options`: 1 type_url, 2 config_path, 3 config_body.
-fn runtime_options(value: &[u8]) -> Result<Options> {
-    let (mut path, mut body) = (String::new(), Vec::new());
-    for (number, field) in fields(value)? {
-        match (number, field) {
-            (2, Field::Bytes(bytes)) => path = utf8("config_path", bytes)?,
-            (3, Field::Bytes(bytes)) => body = bytes,
-            _ => {}
-        }
-    }
-    if path.is_empty() {
-        return toml_options(&utf8("config_body", body)?, "config_body");
-    }
-    let text = std::fs::read_to_string(&path)
-        .map_err(|error| Error::argument(format!("config_path {path}"), error.to_string()))?;
-    toml_options(&text, &path)
-}
-
-fn toml_options(text: &str, source: &str) -> Result<Options> {
-    let keys: Keys = toml::from_str(text).map_err(|error| {
-        let line = error.span().map(|span| 1 + text[..span.start].matches('\n').count());
-        let line = line.map(|line| format!(" line {line}")).unwrap_or_default();
-        Error::argument(format!("{source}{line}"), error.message())
-    })?;
-    let mut warnings = Vec::new();
-    warn_of(&mut warnings, "BinaryName", &keys.binary_name);
-    warn_of(&mut warnings, "Root", &keys.root);
-    warn_of(&mut warnings, "CriuPath", &keys.criu_path);
-    Ok(Options {
-        no_pivot_root: keys.no_pivot_root,
-        no_new_keyring: keys.no_new_keyring,
-        systemd_cgroup: keys.systemd_cgroup,
-        shim_cgroup: keys.shim_cgroup,
-        io_uid: keys.io_uid,
-        io_gid: keys.io_gid,
-        criu_image_path: keys.criu_image_path,
-        criu_work_path: keys.criu_work_path,
-        warnings,
-    })
-}
-
-/// `containerd.linux.runc.CreateOptions`; what is only for a checkpoint is not looked at.
-fn legacy_create(value: &[u8]) -> Result<Options> {
-    let mut options = Options::default();
-    for (number, field) in fields(value)? {
-        match (number, field) {
-            (1, Field::Number(flag)) => options.no_pivot_root = flag != 0,
-            (8, Field::Number(flag)) => options.no_new_keyring = flag != 0,
-            (9, Field::Bytes(path)) => options.shim_cgroup = utf8("shim_cgroup", path)?,
-            (10, Field::Number(uid)) => options.io_uid = id("io_uid", uid)?,
-            (11, Field::Number(gid)) => options.io_gid = id("io_gid", gid)?,
-            (12, Field::Bytes(path)) => options.criu_work_path = utf8("criu_work_path", path)?,
-            (13, Field::Bytes(path)) => options.criu_image_path = utf8("criu_image_path", path)?,
-            _ => {}
-        }
-    }
-    Ok(options)
-}
-
-/// `containerd.linux.runc.RuncOptions`.
-fn legacy_runc(value: &[u8]) -> Result<Options> {
-    let mut options = Options::default();
-    for (number, field) in fields(value)? {
-        match (number, field) {
-            (1, Field::Bytes(name)) => {
-                warn_of(&mut options.warnings, "runtime", &utf8("runtime", name)?);
-            }
-            (2, Field::Bytes(root)) => {
-                warn_of(&mut options.warnings, "runtime_root", &utf8("runtime_root", root)?);
-            }
-            (4, Field::Number(flag)) => options.systemd_cgroup = flag != 0,
-            _ => {}
-        }
-    }
-    Ok(options)
-}
-
-/// A field of a message that no crate has the type of.
-enum Field {
-    Number(u64),
-    Bytes(Vec<u8>),
-}
-
-/// All fields with their numbers, in the order they came in.
-fn fields(message: &[u8]) -> Result<Vec<(u32, Field)>> {
-    let mut input = CodedInputStream::from_bytes(message);
-    let mut fields = Vec::new();
-    while let Some(tag) = input.read_raw_tag_or_eof().map_err(broken)? {
-        let number = tag >> 3;
-        match tag & 7 {
-            0 => fields.push((number, Field::Number(input.read_uint64().map_err(broken)?))),
-            1 => drop(input.read_fixed64().map_err(broken)?),
-            2 => fields.push((number, Field::Bytes(input.read_bytes().map_err(broken)?))),
-            5 => drop(input.read_fixed32().map_err(broken)?),
-            wire => {
-                let why = format!("field {number} has wire type {wire}");
-                return Err(Error::argument("message", why));
-            }
-        }
-    }
-    Ok(fields)
-}
-
 fn warn_of(warnings: &mut Vec<String>, key: &str, value: &str) {
     if !value.is_empty() {
         warnings.push(format!("option {key}={value:?} has no effect: the runtime is built in"));
     }
-}
-
-fn utf8(name: &str, bytes: Vec<u8>) -> Result<String> {
-    String::from_utf8(bytes).map_err(|_| Error::argument(name, "is not UTF-8"))
-}
-
-fn id(name: &str, value: u64) -> Result<u32> {
-    u32::try_from(value).map_err(|_| Error::argument(name, format!("{value} is too large")))
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
@@ -256,8 +104,11 @@ fn broken(error: protobuf::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use protobuf::CodedOutputStream;
+    use containerd_shim_protos::shim::oci;
+    use protobuf::{CodedOutputStream, Message};
+    use serde::Deserialize;
 
+    use super::keys::{Keys, toml_options};
     use super::*;
 
     fn any(type_url: &str, value: Vec<u8>) -> Any {
