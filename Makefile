@@ -29,7 +29,7 @@ PACKAGES := gcc libc6-dev libseccomp-dev pkg-config \
 	binutils e2fsprogs mmdebstrap qemu-system-x86 \
 	containernetworking-plugins iptables tini
 
-.PHONY: all help build hold demo test unit integration test-clients guest-image test-guest bench \
+.PHONY: all help build hold demo test test-faults unit integration test-clients guest-image test-guest bench \
 	bench-peers peers check fmt tools client-tools deps install deb uninstall clean
 
 all: build
@@ -41,6 +41,7 @@ help:
 	@echo 'make integration  the tests on real containerds; FILTER=words ARGS="--test-threads 8"'
 	@echo 'make test-clients the same with crictl, nerdctl and docker as clients'
 	@echo 'make test-guest   the tests in a guest with cgroup v2 and systemd; FILTER, ARGS, INIT=small'
+	@echo 'make test-faults  every system call of the chain fails once, every process dies once'
 	@echo 'make bench        figures against the floor, into docs/performance; ARGS'
 	@echo 'make bench-peers  the same against the Go shim with runc (make peers builds them)'
 	@echo 'make unit         tests that need no containerd'
@@ -102,6 +103,10 @@ test-guest: build hold tools guest-image
 	MYSHIM_BIN=$(abspath $(DIST)) MYSHIM_HOLD_BIN=$(abspath $(HOLD)/dist) \
 	integration/guest/test $(if $(filter small,$(INIT)),-i) "$$suite" \
 	  $(or $(FILTER),$$(sed '/^#/d' integration/guest/selection)) $(ARGS)
+
+# The suite tries a sample of these.
+test-faults: build hold tools
+	MYSHIM_FAULTS=all $(MAKE) integration FILTER=faults:: ARGS='--test-threads 2 $(ARGS)'
 
 # Linked as the shim is: what is compared is the code and not the linker.
 BENCH = $(if $(filter 1,$(STATIC)),RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static" \

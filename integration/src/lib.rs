@@ -22,6 +22,8 @@ mod documents;
 pub mod events;
 pub mod host;
 pub mod image;
+#[cfg(target_arch = "x86_64")]
+pub mod inject;
 pub mod nerdctl;
 pub mod process;
 pub mod pty;

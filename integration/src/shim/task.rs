@@ -82,6 +82,10 @@ impl Shim {
             Err(ttrpc::Error::RpcStatus(status)) => {
                 Err(RpcError { code: status.code(), message: status.message })
             }
+            Err(ttrpc::Error::Others(why)) if why.contains("timeout") => {
+                let message = format!("{service}/{method}: no answer: {why}");
+                Err(RpcError { code: Code::DEADLINE_EXCEEDED, message })
+            }
             Err(e) => panic!("{service}/{method}: no answer: {e}"),
         }
     }

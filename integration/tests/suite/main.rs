@@ -13,6 +13,8 @@ mod ctr_run;
 mod ctr_tty;
 mod deaths;
 mod facts;
+#[cfg(target_arch = "x86_64")]
+mod faults;
 mod hook_lifecycle;
 mod hooks;
 mod io;
@@ -70,5 +72,7 @@ fn main() -> ExitCode {
         restart::CLAIMS,
         scale::CLAIMS,
         counts::CLAIMS,
+        #[cfg(target_arch = "x86_64")]
+        faults::CLAIMS,
     ])
 }
