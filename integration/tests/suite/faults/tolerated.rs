@@ -48,6 +48,7 @@ const DONE: &[Reason] = &[
 /// What may be denied, as in a user namespace or by a security module.
 const DENIED: &[Reason] = &[
     ("setgroups", "", "", "in a user namespace: an empty list of groups is empty already"),
+    ("mount_setattr", "myshim:main", "", "a locked attribute that nobody has named stays"),
     ("faccessat2", "", "", "unknown to some profiles of seccomp: execve will tell"),
 ];
 const DENIED_AND_DIFFERENT: &[Reason] = &[
@@ -63,6 +64,7 @@ const HARMLESS: &[Reason] = &[
     ("fstat", "tenant:entry", "/proc", "a procfs of its own is as good"),
     ("fstatfs", "tenant:entry", "/proc", "a procfs of its own is as good"),
     ("prctl", "", "0xf", "PR_SET_NAME: a name is for those who look"),
+    ("prctl", "", "0x41555856", "PR_GET_AUXV: the standard library asks for features"),
     ("prctl", "myshim", "0x1", "PR_SET_PDEATHSIG: the end of the daemon's channel says the same"),
     ("openat", "myshim:main", "/seccomp/", "the cache of filters: the filter is compiled"),
     ("statx", "", "", "how long a file is: a hint for the read that follows"),
@@ -85,6 +87,7 @@ pub(super) fn words_for(name: &str) -> Vec<&str> {
         "mkdirat" => &["mkdir"],
         "unlinkat" => &["rmdir", "unlink"],
         "prlimit64" => &["prlimit"],
+        "rt_sigprocmask" => &["sigprocmask"],
         "getdents64" => &["readdir"],
         _ => &[],
     };
