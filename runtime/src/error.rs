@@ -81,6 +81,9 @@ pub enum Kind {
     Corrupt(String),
 }
 
+/// As [`Kind::PeerDied`] names it.
+const MAIN: &str = "main";
+
 /// A failure with the steps that led to it. See the module's documentation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Error {
@@ -101,6 +104,17 @@ impl Error {
     /// A failed system call: `call` is written as it would be in C, with its arguments.
     pub fn call(call: impl Into<String>, errno: impl ToErrno) -> Error {
         Error::new(Kind::Call { call: call.into(), errno: errno.to_errno() })
+    }
+
+    /// Main, which runs an operation, has ended without an answer, or is as good as dead: it can
+    /// neither go on nor undo. Whoever asked undoes what it had made.
+    pub fn death_of_main(how: impl Into<String>) -> Error {
+        Error::new(Kind::PeerDied { who: MAIN.into(), how: how.into() })
+    }
+
+    /// Whether it is a [`Error::death_of_main`].
+    pub fn is_death_of_main(&self) -> bool {
+        matches!(&self.kind, Kind::PeerDied { who, .. } if who == MAIN)
     }
 
     /// A spec field that is not acceptable; `path` is its JSON path.

@@ -38,8 +38,6 @@ pub(crate) struct Runtime {
 /// Compiled seccomp filters, shared by all daemons of a host: a profile is compiled once a boot.
 const SECCOMP_CACHE: &str = "/run/containerd-shim-myshim/seccomp";
 
-/// As errors name it.
-const MAIN: &str = "main";
 const SIGKILL: i32 = 9;
 /// The end of a channel comes a little before the end of its process.
 const UNTIL_REAPED: Duration = Duration::from_secs(5);
@@ -216,7 +214,11 @@ impl Runtime {
         match answer {
             Answer::End => {
                 made.extend(lost::adopt(&self.reaper).await);
-                Ok(Asked::Orphaned(Orphans { main, made }))
+                Ok(Asked::Orphaned(Orphans { main, made, told: None }))
+            }
+            Answer::Failed(error) if error.is_death_of_main() => {
+                made.extend(lost::adopt(&self.reaper).await);
+                Ok(Asked::Orphaned(Orphans { main, made, told: Some(error) }))
             }
             Answer::Failed(error) => Err(error),
             answer => Ok(Asked::Answered(answer)),
@@ -230,10 +232,11 @@ enum Asked {
     Orphaned(Orphans),
 }
 
-/// What main has left that died without an answer.
+/// What main has left that died without an answer, or could do no more than tell of its end.
 struct Orphans {
     main: Process,
     made: Vec<Process>,
+    told: Option<Error>,
 }
 
 impl Orphans {
@@ -249,9 +252,12 @@ impl Orphans {
             drop(process.signal(SIGKILL));
             process.exited().await;
         }
+        if let Some(error) = self.told {
+            return error;
+        }
         let how = describe_status(wait_form(self.main.exited().await.status));
         let how = format!("{how}, after it had made {count} processes");
-        Error::new(Kind::PeerDied { who: MAIN.into(), how })
+        Error::death_of_main(how)
     }
 }
 

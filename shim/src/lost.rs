@@ -15,18 +15,22 @@ use tracing::warn;
 use crate::bridge::Child;
 use crate::reaper::{Process, Reaper};
 
-/// A child of an operation that goes well is told of in the moment after its fork.
-const TOLD_WITHIN: Duration = Duration::from_millis(500);
+/// A child that finds its main gone ends at once; of one whose operation goes well the daemon may be
+/// told much later, after hooks.
+const ENDS_WITHIN: Duration = Duration::from_millis(300);
+/// One whose operation fails is told of soon after its end.
+const TOLD_WITHIN: Duration = Duration::from_millis(200);
 
 /// Takes over what nobody tells of, after a main has died.
 pub(crate) async fn adopt(reaper: &Arc<Reaper>) -> Vec<Process> {
-    let lost = untold(reaper);
-    if lost.is_empty() {
+    tokio::time::sleep(ENDS_WITHIN).await;
+    let ended = untold(reaper);
+    if ended.is_empty() {
         return Vec::new();
     }
     tokio::time::sleep(TOLD_WITHIN).await;
     let still = untold(reaper);
-    let adopted = lost.into_iter().filter(|pid| still.contains(pid)).filter_map(|pid| {
+    let adopted = ended.into_iter().filter(|pid| still.contains(pid)).filter_map(|pid| {
         let adopted = open(pid).and_then(|child| reaper.adopt(child));
         adopted.inspect_err(|error| warn!(pid, %error, "a lost child stays a zombie")).ok()
     });
@@ -42,27 +46,28 @@ fn open(pid: i32) -> Result<Child> {
     Ok(Child { pid, pidfd })
 }
 
-/// Children with exit signal 0 that are not adopted. A main that waits for its first request is one
-/// as well, and not lost.
+/// Zombies with exit signal 0 that are not adopted. A main that has died while it waited for its
+/// first request is one as well, and not lost.
 fn untold(reaper: &Reaper) -> Vec<i32> {
     let own = std::process::id().to_string();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let is_untold = |pid: &i32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        is_silent_child(&stat, &own) && !reaper.has(*pid)
+        is_silent_zombie(&stat, &own) && !reaper.has(*pid)
     };
     pids.filter(is_untold).collect()
 }
 
-/// By fields 4 and 38 of /proc/pid/stat (proc(5)), counted from behind the name.
-fn is_silent_child(stat: &str, parent: &str) -> bool {
+/// By fields 3, 4 and 38 of /proc/pid/stat (proc(5)), counted from behind the name.
+fn is_silent_zombie(stat: &str, parent: &str) -> bool {
     let (name, rest) = stat.rsplit_once(')').unwrap_or_default();
-    if name.contains("(myshim:") {
+    // Until it gives itself a name, a process of the chain has main's, and a main the spawner's.
+    if name.ends_with("(myshim:waits") || name.ends_with("(myshim:spawner") {
         return false;
     }
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    fields.get(1) == Some(&parent) && fields.get(35) == Some(&"0")
+    fields.first() == Some(&"Z") && fields.get(1) == Some(&parent) && fields.get(35) == Some(&"0")
 }
 
 #[cfg(test)]
@@ -70,15 +75,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_child_without_an_exit_signal_is_told_from_others() {
-        let stat = |parent: u32, signal: u32| {
-            format!("9 (a) b) Z {parent}{} {signal} 0 0", " 1".repeat(33))
+    fn a_zombie_without_an_exit_signal_is_told_from_others() {
+        let stat = |state: char, parent: u32, signal: u32| {
+            format!("9 (a) b) {state} {parent}{} {signal} 0 0", " 1".repeat(33))
         };
-        assert!(is_silent_child(&stat(7, 0), "7"));
-        assert!(!is_silent_child(&stat(8, 0), "7"));
-        assert!(!is_silent_child(&stat(7, 17), "7"));
-        assert!(!is_silent_child(&stat(7, 0).replace("a) b", "myshim:main"), "7"));
-        assert!(!is_silent_child("", "7"));
+        assert!(is_silent_zombie(&stat('Z', 7, 0), "7"));
+        assert!(!is_silent_zombie(&stat('S', 7, 0), "7"));
+        assert!(!is_silent_zombie(&stat('Z', 8, 0), "7"));
+        assert!(!is_silent_zombie(&stat('Z', 7, 17), "7"));
+        assert!(!is_silent_zombie(&stat('Z', 7, 0).replace("a) b", "myshim:waits"), "7"));
+        assert!(!is_silent_zombie("", "7"));
     }
 
     #[tokio::test]

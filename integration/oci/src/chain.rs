@@ -17,9 +17,6 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_si
 /// `__WALL` of linux/wait.h: before their execve processes of the chain have no exit signal.
 const WALL: WaitIdOptions = WaitIdOptions::from_bits_retain(0x4000_0000);
 
-/// By this name errors tell of it.
-const MAIN: &str = "main";
-
 /// Runs a request that only has to be done.
 pub(crate) fn run(request: &Request) -> Result<()> {
     match answer(request, &[])? {
@@ -56,15 +53,17 @@ fn answer(request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer> {
     };
     drop(operation);
     let ended = reap(&main)?;
-    if matches!(answer, Answer::End) {
-        end_orphans(request, &forked)?;
+    match &answer {
+        Answer::End => end_orphans(request, &forked)?,
+        Answer::Failed(error) if error.is_death_of_main() => end_orphans(request, &forked)?,
+        _ => {}
     }
     forked.iter().try_for_each(|child| reap(child).map(drop))?;
     match answer {
         Answer::Failed(error) => Err(error),
         Answer::End => {
             let how = ended.map_or_else(|| "not waited for".into(), |status| format!("{status:?}"));
-            Err(Error::new(Kind::PeerDied { who: MAIN.into(), how }))
+            Err(Error::death_of_main(how))
         }
         answer => Ok(answer),
     }
@@ -85,11 +84,6 @@ fn kill(child: &Child) -> Result<()> {
         Err(Errno::SRCH) => Ok(()),
         other => other.call(|| format!("pidfd_send_signal([{}], SIGKILL)", child.pid)),
     }
-}
-
-/// Whether an operation failed because its main died: nothing was undone then.
-pub(crate) fn is_orphaned(error: &Error) -> bool {
-    matches!(error.kind(), Kind::PeerDied { who, .. } if who == MAIN)
 }
 
 fn unexpected(answer: &Answer) -> Error {

@@ -103,7 +103,7 @@ impl Wanted {
         streams.extend(self.extra.iter().map(AsFd::as_fd));
         chain::make(&Request::Create(request), &streams)
             .at("create")
-            .map_err(|error| if chain::is_orphaned(&error) { self.undone(error) } else { error })
+            .map_err(|error| if error.is_death_of_main() { self.undone(error) } else { error })
     }
 
     /// Deletes what an error leaves behind.

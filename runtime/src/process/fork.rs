@@ -97,9 +97,16 @@ pub(super) fn fork<'a, W: Way<'a>>(
     } else {
         directly(main, way, &ours, &theirs)?
     };
-    undo_by_killing(&child, undo)?;
-    main.announce(&child, Role::Target)?;
+    take_on(main, &child, Role::Target, undo)?;
     Ok(Peer::new(W::WHO, ours, child, &witness, deadline))
+}
+
+/// From here on a process is known to the daemon, and ends when the operation fails. Where that
+/// cannot be, nobody but the daemon can end it.
+fn take_on(main: &Main<'_>, child: &Child, role: Role, undo: &mut Undo<'_>) -> Result<()> {
+    main.announce(child, role).and_then(|()| undo_by_killing(child, undo)).map_err(|error| {
+        Error::death_of_main(format!("it cannot answer for process {}: {error}", child.pid))
+    })
 }
 
 fn directly<'a, W: Way<'a>>(
@@ -138,16 +145,25 @@ fn through_intermediate<'a, W: Way<'a>>(
         }
     };
     drop((way, theirs, target_theirs));
-    undo_by_killing(&child, undo)?;
-    main.announce(&child, Role::Intermediate)?;
+    take_on(main, &child, Role::Intermediate, undo)?;
     let peer = Peer::new("intermediate", ours, child, witness, deadline);
-    let target = fulfil(main, grants, peer);
-    Ok((target.map_err(|error| claim_born(main, &born, undo, error))?, deadline))
+    let target = fulfil(main, grants, &peer);
+    Ok((target.map_err(|error| claim_born(main, &born, &peer.child, undo, error))?, deadline))
 }
 
 /// Where the intermediate failed or died after it had forked: the daemon has a child that it must
 /// hear of, or that child is a zombie for ever, and the end of a pid namespace waits for it.
-fn claim_born(main: &Main<'_>, born: &SharedPid, undo: &mut Undo<'_>, error: Error) -> Error {
+fn claim_born(
+    main: &Main<'_>,
+    born: &SharedPid,
+    intermediate: &Child,
+    undo: &mut Undo<'_>,
+    error: Error,
+) -> Error {
+    // It may be about to fork.
+    if let Err(second) = kill(intermediate.pidfd.as_fd(), intermediate.pid) {
+        return error.with_undo(vec![second]);
+    }
     let Some(pid) = born.get() else { return error };
     let claimed = Pid::from_raw(pid)
         .ok_or(Errno::INVAL)
@@ -155,14 +171,13 @@ fn claim_born(main: &Main<'_>, born: &SharedPid, undo: &mut Undo<'_>, error: Err
         .call(|| format!("pidfd_open({pid})"))
         .and_then(|pidfd| {
             let child = Child { pid, pidfd };
-            undo_by_killing(&child, undo)?;
-            main.announce(&child, Role::Target)
+            take_on(main, &child, Role::Target, undo)
         });
     error.with_undo(claimed.err().into_iter().collect())
 }
 
 /// Does what the intermediate asks for until it has forked the process.
-fn fulfil(main: &Main<'_>, grants: Grants<'_>, peer: Peer<Mapping>) -> Result<Child> {
+fn fulfil(main: &Main<'_>, grants: Grants<'_>, peer: &Peer<Mapping>) -> Result<Child> {
     loop {
         match peer.wish()? {
             Wish::Map => write_maps(main, peer.child.pid, grants.id_maps).at("write id maps"),
@@ -187,7 +202,10 @@ fn clone_from_main<'a, W: Way<'a>>(main: &Main<'_>, way: &W, flags: u64) -> Resu
     let cgroup = way.entry().clone_into.as_ref().map(AsFd::as_fd);
     let forked = clone(main.single, flags, cgroup, None);
     if !matches!(forked, Ok(Forked::Child(_))) {
-        visit.map_or(Ok(()), Visit::end)?;
+        visit.map_or(Ok(()), Visit::end).map_err(|error| {
+            // Where nothing of the host is, it can undo nothing.
+            Error::death_of_main(format!("it is lost in an empty mount namespace: {error}"))
+        })?;
     }
     forked
 }
@@ -217,17 +235,19 @@ fn leave_main(single: &SingleThreaded, main: &Main<'_>, channels: &[&Channel]) {
 fn undo_by_killing(child: &Child, undo: &mut Undo<'_>) -> Result<()> {
     let pidfd = child.pidfd.try_clone().call(|| "fcntl(pidfd, F_DUPFD_CLOEXEC)".into())?;
     let pid = child.pid;
-    undo.push("end the process", move || {
-        match rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL) {
-            Err(Errno::SRCH) => return Ok(()),
-            other => other.call(|| format!("pidfd_send_signal([{pid}], SIGKILL)"))?,
-        }
-        crate::sys::socket::wait_readable(pidfd.as_fd(), KILLED_WITHIN_MS).map_err(|_| {
-            Error::new(Kind::Deadline {
-                awaited: format!("end of process {pid} after SIGKILL"),
-                after_ms: KILLED_WITHIN_MS,
-            })
-        })
-    });
+    undo.push("end the process", move || kill(pidfd.as_fd(), pid));
     Ok(())
+}
+
+fn kill(pidfd: BorrowedFd<'_>, pid: i32) -> Result<()> {
+    match rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL) {
+        Err(Errno::SRCH) => return Ok(()),
+        other => other.call(|| format!("pidfd_send_signal([{pid}], SIGKILL)"))?,
+    }
+    crate::sys::socket::wait_readable(pidfd, KILLED_WITHIN_MS).map_err(|_| {
+        Error::new(Kind::Deadline {
+            awaited: format!("end of process {pid} after SIGKILL"),
+            after_ms: KILLED_WITHIN_MS,
+        })
+    })
 }

@@ -9,7 +9,7 @@ use super::protocol::Waiting;
 use super::{Child, Facts, Request, create, exec, upkeep};
 use crate::apply::rootfs::EmptyMountNamespace;
 use crate::container::StateDir;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::Host;
 use crate::sys::process::{self, SingleThreaded};
 use crate::sys::{phases, prefault};
@@ -68,7 +68,12 @@ pub(super) fn run(
             Ok(Received::End | Received::Nothing) => process::exit(0),
             Err(error) => Err(error.at("request")),
         };
-        match answer(&daemon.requests, outcome) {
+        // An answer may fail where a shorter one does not. For undoing it is too late here.
+        let answered = answer(&daemon.requests, outcome).or_else(|error| {
+            let error = Error::death_of_main(format!("it cannot answer: {error}"));
+            answer(&daemon.requests, Err(error))
+        });
+        match answered {
             Ok(Then::Waits) => super::set_name(c"myshim:waits"),
             Ok(Then::Ends) => process::exit(0),
             // Who does not hear the answer sees the end of the stream without one.

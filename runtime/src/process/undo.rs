@@ -27,9 +27,12 @@ impl<'a> Undo<'a> {
     }
 
     /// Ends the operation: a success keeps everything, a failure undoes everything and carries
-    /// what could not be undone.
+    /// what could not be undone. A main that cannot leaves it to the daemon, as one that died.
     pub(super) fn settle<T>(self, outcome: Result<T>) -> Result<T> {
         outcome.map_err(|error| {
+            if error.is_death_of_main() {
+                return error;
+            }
             let steps = self.steps.into_iter().rev().chain(self.afterwards);
             let failed: Vec<Error> =
                 steps.filter_map(|(name, step)| step().err().map(|e| e.at(name))).collect();
