@@ -34,7 +34,8 @@ pub enum Fault {
 /// A system call, by who makes it and how many it has made before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// 0 is the spawner, 1 the first process that is born after [`Tracer::arm`], and so on.
+    /// 0 is the spawner, 1 the main that waits at [`Tracer::arm`], 2 the first process that is born
+    /// after it, and so on.
     pub process: usize,
     /// The call's number.
     pub number: u64,
@@ -54,6 +55,16 @@ pub struct Seen {
     /// What it is done to: a path, what a descriptor stands for, or the first argument.
     pub what: String,
 }
+
+const SPAWNER: usize = 0;
+const MAIN: usize = 1;
+/// What is left of an earlier operation, and a main that waits for the next: none of their calls is
+/// recorded, and none fails.
+const UNCOUNTED: usize = usize::MAX;
+
+/// The names of the spawner, and of a main that waits for a request.
+const FORKS_MAINS: &str = "myshim:spawner";
+const WAITS: &str = "myshim:waits";
 
 /// What is known of a traced process.
 #[derive(Debug, Clone, Default)]
@@ -133,11 +144,15 @@ impl Tracer {
 
     fn reset(&self, wanted: Option<(Place, Fault)>) -> MutexGuard<'_, State> {
         let mut state = lock(&self.state);
-        let spawner = state.traced.remove(&self.spawner);
-        let spawner =
-            spawner.map(|traced| (self.spawner, Traced { calls: BTreeMap::new(), ..traced }));
-        // What is left of an earlier operation is not counted in this one.
-        *state = State { wanted, traced: spawner.into_iter().collect(), ..State::default() };
+        let numbered = |pid: Pid| match comm(pid).as_str() {
+            _ if pid == self.spawner => SPAWNER,
+            WAITS => MAIN,
+            _ => UNCOUNTED,
+        };
+        let traced = std::mem::take(&mut state.traced).into_iter().map(|(pid, traced)| {
+            (pid, Traced { number: numbered(pid), calls: BTreeMap::new(), ..traced })
+        });
+        *state = State { wanted, traced: traced.collect(), born: MAIN, ..State::default() };
         state
     }
 
@@ -211,6 +226,11 @@ fn on_event(state: &mut State, pid: Pid, event: i32) -> nix::Result<()> {
 impl State {
     fn born(&mut self, pid: Pid) {
         if !self.traced.contains_key(&pid) {
+            // A main for the next operation comes at any time, and has its parent's name.
+            if comm(pid) == FORKS_MAINS {
+                self.traced.insert(pid, Traced { number: UNCOUNTED, ..Traced::default() });
+                return;
+            }
             self.born += 1;
             self.traced.insert(pid, Traced { number: self.born, ..Traced::default() });
         }
@@ -232,7 +252,7 @@ fn on_call(state: &mut State, pid: Pid) -> nix::Result<()> {
     let place = Place { process: traced.number, number: registers.orig_rax, nth: *calls };
     *calls += 1;
     let fault = wanted.filter(|(there, _)| *there == place).map(|(_, fault)| fault);
-    if !state.records && fault.is_none() {
+    if place.process == UNCOUNTED || !state.records && fault.is_none() {
         return Ok(());
     }
     let name = name_of(registers.orig_rax);
@@ -245,8 +265,7 @@ fn on_call(state: &mut State, pid: Pid) -> nix::Result<()> {
             ptrace::setregs(pid, registers)?;
         }
     }
-    let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    let seen = Seen { place, name, comm: comm.trim_end().to_owned(), what };
+    let seen = Seen { place, name, comm: comm(pid), what };
     if fault.is_some() {
         state.struck = Some(seen.clone());
     }
@@ -319,11 +338,21 @@ fn what_of(pid: Pid, name: &str, first: u64, second: u64) -> String {
 fn text_at(pid: Pid, address: u64) -> String {
     let mut bytes = [0; 256];
     let memory = fs::File::open(format!("/proc/{pid}/mem"));
-    // Up to the end of a page, behind which there may be nothing.
-    let length = usize::try_from(4096 - address % 4096).map_or(256, |left| left.min(256));
-    let read = memory.and_then(|memory| memory.read_at(&mut bytes[..length], address));
+    // Behind the end of a page there may be nothing.
+    let in_page = usize::try_from(4096 - address % 4096).map_or(256, |left| left.min(256));
+    let read = memory.and_then(|memory| {
+        memory
+            .read_exact_at(&mut bytes, address)
+            .map(|()| bytes.len())
+            .or_else(|_| memory.read_at(&mut bytes[..in_page], address))
+    });
     let text = bytes[..read.unwrap_or(0)].split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(text).into_owned()
+}
+
+fn comm(pid: Pid) -> String {
+    let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    comm.trim_end().to_owned()
 }
 
 fn name_of(number: u64) -> String {

@@ -11,6 +11,7 @@ use myshim_integration::process::{Process, descriptors};
 use myshim_integration::shim::{Bundle, Dialect, Ends, EventSink, Invocation, Shim, Stdio3};
 use myshim_integration::spec::Spec;
 use myshim_integration::{Test, wait};
+use serde_json::json;
 
 use super::operations::{self, Operation, Target};
 use super::outcome::{Outcome, judge};
@@ -78,10 +79,20 @@ impl<'a> Ground<'a> {
         Target { shim: &self.shim, bundle: &self.bundle }
     }
 
-    /// Main answers before it ends.
+    /// Main answers before it ends. Then one waits, which has served the neighbour: whatever the
+    /// operation before it has come to, the daemon keeps the same descriptors.
     fn settle(&self) {
-        wait::until_true("main ends", || {
-            !children(self.daemon).iter().any(|c| c.contains(":main"))
+        self.shim.update(&self.neighbour.id, &json!({})).unwrap();
+        self.rest();
+    }
+
+    fn rest(&self) {
+        wait::until_true("one main waits, and no other is there", || {
+            let mains: Vec<_> = processes(self.daemon)
+                .into_iter()
+                .filter(|p| matches!(p.comm.as_str(), "myshim:main" | "myshim:waits"))
+                .collect();
+            matches!(mains.as_slice(), [main] if main.comm == "myshim:waits" && receives(main.pid))
         });
     }
 
@@ -91,7 +102,7 @@ impl<'a> Ground<'a> {
         self.settle();
         self.tracer.record();
         (self.operation.act)(&self.target()).unwrap();
-        self.settle();
+        self.rest();
         let seen = self.tracer.seen();
         self.tracer.disarm();
         (self.operation.after)(&self.target());
@@ -149,6 +160,7 @@ impl<'a> Ground<'a> {
     /// What is there and ought not to be, or is not and ought to be.
     fn left(&self) -> Option<String> {
         (self.operation.before)(&self.target());
+        self.settle();
         let mut now = BTreeSet::new();
         let limit = std::time::Duration::from_secs(5);
         let same = wait::within(limit, || {
@@ -171,7 +183,10 @@ impl<'a> Ground<'a> {
         lines.extend(children(self.daemon));
         let numbered = |who: &'static str, pid: u32| {
             let fds = descriptors(pid);
-            fds.into_iter().enumerate().map(move |(n, fd)| format!("{who} fd {n} {fd}"))
+            // A main that waits may be another one each time, and so are the sockets to it.
+            let kind = |fd: String| if fd.starts_with("socket:") { "socket".into() } else { fd };
+            let fds = fds.into_iter().map(kind).enumerate();
+            fds.map(move |(n, fd)| format!("{who} fd {n} {fd}"))
         };
         lines.extend(numbered("daemon", self.daemon).filter(|fd| !fd.contains("pidfd")));
         let pidfds = descriptors(self.daemon).iter().filter(|fd| fd.contains("pidfd")).count();
@@ -188,8 +203,6 @@ impl<'a> Ground<'a> {
             lines.extend(names.filter(|name| name.contains(&self.t.tag)));
         }
         files(&self.bundle.dir, &mut lines);
-        let nets = fs::read_dir("/sys/class/net").unwrap().flatten();
-        lines.extend(nets.map(|net| format!("net {}", net.path().display())));
         lines
     }
 
@@ -204,13 +217,22 @@ impl<'a> Ground<'a> {
 
 /// Of all processes but those of the containers, which have a pid of their own each time.
 fn children(daemon: u32) -> Vec<String> {
-    let list = fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children")).unwrap();
-    let read = |pid: &str| Process::read(pid.parse().ok()?);
-    list.split_whitespace()
-        .filter_map(read)
+    processes(daemon)
+        .into_iter()
         .enumerate()
         .map(|(n, p)| format!("child {n} {} {} {}", p.comm, p.state == 'Z', p.line))
         .collect()
+}
+
+fn processes(daemon: u32) -> Vec<Process> {
+    let list = fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children")).unwrap();
+    list.split_whitespace().filter_map(|pid| Process::read(pid.parse().ok()?)).collect()
+}
+
+/// Whether it sleeps in recvmsg(2).
+fn receives(pid: u32) -> bool {
+    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    call.split(' ').next().and_then(|number| number.parse().ok()) == Some(nix::libc::SYS_recvmsg)
 }
 
 fn files(dir: &std::path::Path, lines: &mut BTreeSet<String>) {

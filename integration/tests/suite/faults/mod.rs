@@ -7,8 +7,8 @@
 //! succeeds, and then [`tolerated`] has the reason and the container is as without the fault. Each
 //! time the host is as before, the neighbour runs, and the daemon serves the same request again.
 //!
-//! `make test-faults` runs all of it. The suite runs a sample, by a seed that a failure tells;
-//! `MYSHIM_FAULTS_SEED` repeats one.
+//! `make test-faults` runs all of it. The suite runs a sample, by a seed that is always the same so
+//! that it tells of changes and not of luck; `MYSHIM_FAULTS_SEED` chooses another.
 
 mod ground;
 mod operations;
@@ -92,8 +92,8 @@ fn death_of(_: &Seen) -> Vec<Fault> {
 fn sweep(t: &Test, operation: &Operation, faults: fn(&Seen) -> Vec<Fault>) {
     let ground = Ground::new(t, operation);
     let way = ground.way();
-    // The spawner serves all operations, and is a claim of its own.
-    let places = way.iter().filter(|seen| seen.place.process > 0);
+    // The spawner, and a main that waits, are not yet or no more about an operation.
+    let places = way.iter().filter(|seen| seen.place.process > 0 && seen.comm != "myshim:waits");
     let all: Vec<(Place, Fault)> =
         places.flat_map(|seen| faults(seen).into_iter().map(|fault| (seen.place, fault))).collect();
     let count = all.len();
@@ -116,9 +116,6 @@ fn sweep(t: &Test, operation: &Operation, faults: fn(&Seen) -> Vec<Fault>) {
                 wrong.push(why);
             }
         }
-        if wrong.len() > 4000 {
-            break;
-        }
     }
     let sums = format!("{told} told, {tolerated} tolerated, {missed} not reached");
     log(&format!("{}: {sums}, {} wrong", operation.name, wrong.len()));
@@ -131,8 +128,8 @@ fn choose(mut all: Vec<(Place, Fault)>) -> (Vec<(Place, Fault)>, String) {
     if std::env::var_os("MYSHIM_FAULTS").is_some_and(|which| which == "all") {
         return (all, "all".to_owned());
     }
-    let seed = std::env::var("MYSHIM_FAULTS_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed: u64 = seed.unwrap_or_else(|| u64::from(std::process::id()));
+    let seed = std::env::var("MYSHIM_FAULTS_SEED");
+    let seed: u64 = seed.map_or(1, |seed| seed.parse().unwrap());
     let mut state = seed;
     let mut random = || {
         // Knuth's linear congruential generator; its high bits are good enough.

@@ -13,6 +13,10 @@ pub(super) fn by(operation: &str, seen: &Seen, fault: Fault) -> bool {
     fault == Fault::Fails(Errno::INTR)
         // A cgroup that cannot be frozen gets its signal in rounds.
         || operation == "kill all" && (seen.what.contains("/cgroup.") || seen.name == "ppoll")
+        // The first is the root's: where its place cannot be reached, it goes onto the old root.
+        || fault == Fault::Fails(Errno::PERM)
+            && (seen.name.as_str(), seen.comm.as_str(), seen.place.nth)
+                == ("move_mount", "init:rootfs", 0)
         || is_in(HARMLESS, seen)
         || fault == Fault::Fails(Errno::PERM) && (is_in(DENIED, seen) || may_differ(seen, fault))
 }
@@ -36,6 +40,7 @@ fn is_in(reasons: &[Reason], seen: &Seen) -> bool {
 const DONE: &[Reason] = &[
     ("close", "", "", "it has answered, and is about to end"),
     ("munmap", "", "", "it has answered, and is about to end"),
+    ("prctl", "myshim:main", "0xf", "it has answered, and is about to wait"),
     ("exit_group", "", "", "it has answered, and is about to end"),
     ("rt_sigaction", "init:ready", "", "it has said that it executes: its exit tells"),
     ("seccomp", "init:ready", "", "it has said that it executes: its exit tells"),
@@ -77,11 +82,13 @@ const HARMLESS: &[Reason] = &[
 pub(super) fn words_for(name: &str) -> Vec<&str> {
     let others: &[&str] = match name {
         // A file that is read or written is opened first.
-        "openat" | "open" => &["open", "openat", "read", "write", "opendir", "readdir"],
+        "openat" | "open" => {
+            &["open", "openat", "read", "write", "opendir", "readdir", "getdents64"]
+        }
         "ppoll" => &["poll"],
         // A directory is looked into, and a program is looked for.
         "newfstatat" | "faccessat2" | "statx" | "fstat" | "fstatfs" => {
-            &["stat", "fstat", "statfs", "read", "write", "readdir"]
+            &["stat", "fstat", "fstatat", "statfs", "read", "write", "readdir"]
         }
         "lseek" => &["read"],
         "mkdirat" => &["mkdir"],
@@ -89,6 +96,8 @@ pub(super) fn words_for(name: &str) -> Vec<&str> {
         "prlimit64" => &["prlimit"],
         "rt_sigprocmask" => &["sigprocmask"],
         "getdents64" => &["readdir"],
+        // A directory is read through a descriptor of its own.
+        "fcntl" => &["getdents64"],
         _ => &[],
     };
     others.iter().copied().chain([name]).collect()
