@@ -21,6 +21,7 @@ mod mounts;
 mod net_devices;
 mod no_runc;
 mod oom;
+mod phases;
 mod pod;
 mod process;
 mod restart;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         seccomp_notify::CLAIMS,
         settings::CLAIMS,
         io::CLAIMS,
+        phases::CLAIMS,
         pod::CLAIMS,
         oom::CLAIMS,
         bad_input::CLAIMS,
