@@ -37,7 +37,7 @@ all: build
 help:
 	@echo 'make              the release binary, in $(DIST)'
 	@echo 'make demo         a container on a private containerd, start to end'
-	@echo 'make test         everything: check, unit tests, tests on two containerds'
+	@echo 'make test         everything: check, unit, integration, test-clients, test-guest'
 	@echo 'make integration  the tests on real containerds; FILTER=words ARGS="--test-threads 8"'
 	@echo 'make test-clients the same with crictl, nerdctl and docker as clients'
 	@echo 'make test-guest   the tests in a guest with cgroup v2 and systemd; FILTER, ARGS, INIT=small'
@@ -70,7 +70,7 @@ check:
 fmt:
 	cargo fmt --all
 
-test: check unit integration test-clients
+test: check unit integration test-clients test-guest
 
 unit:
 	cargo test --locked --no-fail-fast --workspace --exclude myshim-integration

@@ -31,12 +31,24 @@ pub(crate) const LAYERS: [usize; 4] = [1, 10, 50, 100];
 /// Medians of create, start, exit and delete: the floor's, then those of the shims.
 struct Growth {
     curves: Vec<Curve>,
+    order: Order,
+}
+
+/// In which order the subjects take their turns at a point.
+#[derive(Clone, Copy)]
+enum Order {
+    /// Each in every round: what else the machine does hits all of them.
+    InTurns,
+    /// All rounds of one, then those of the next. For a cost that one leaves to its neighbour: who
+    /// copies a large mount table has it freed behind its own end.
+    OneByOne,
 }
 
 impl Growth {
-    fn new(binaries: &[Binary]) -> Self {
+    fn new(binaries: &[Binary], order: Order) -> Self {
         let names = ["floor".to_owned()].into_iter().chain(binaries.iter().map(|b| b.name.clone()));
-        Self { curves: names.map(|name| Curve { name, points: Vec::new() }).collect() }
+        let curves = names.map(|name| Curve { name, points: Vec::new() }).collect();
+        Self { curves, order }
     }
 
     fn add(&mut self, x: usize, times: &[Vec<Duration>]) {
@@ -62,7 +74,12 @@ impl Growth {
                 None => shim.as_mut().cycle(&id, Network::Host),
             })
         }));
-        let times = series::run(rounds, &mut subjects);
+        let times: Vec<_> = match self.order {
+            Order::InTurns => series::run(rounds, &mut subjects),
+            Order::OneByOne => {
+                subjects.chunks_mut(1).flat_map(|one| series::run(rounds, one)).collect()
+            }
+        };
         drop(subjects);
         self.add(x, &times);
     }
@@ -82,7 +99,7 @@ pub(crate) fn containers(
     floor: &RefCell<&mut Floor>,
     place: &Place<'_>,
 ) -> String {
-    let mut growth = Growth::new(&options.shims);
+    let mut growth = Growth::new(&options.shims, Order::InTurns);
     let mut shims: Vec<_> = options.shims.iter().map(|b| started(place, b, "gc")).collect();
     for count in CONTAINERS {
         for shim in &mut shims {
@@ -100,7 +117,7 @@ pub(crate) fn containers(
 
 /// Pods of one host, each a shim with one container.
 pub(crate) fn pods(options: &Options, floor: &RefCell<&mut Floor>, place: &Place<'_>) -> String {
-    let mut growth = Growth::new(&options.shims);
+    let mut growth = Growth::new(&options.shims, Order::InTurns);
     let mut shims: Vec<_> = options.shims.iter().map(|b| started(place, b, "gp")).collect();
     let mut others = Vec::new();
     for count in PODS {
@@ -124,7 +141,7 @@ pub(crate) fn layers(
     floors: &mut [(usize, Layers, Floor)],
     place: &Place<'_>,
 ) -> String {
-    let mut growth = Growth::new(&options.shims);
+    let mut growth = Growth::new(&options.shims, Order::InTurns);
     let mut shims: Vec<_> = options.shims.iter().map(|b| started(place, b, "gl")).collect();
     for (count, layers, floor) in floors {
         let own = layers.sibling(&place.dir.join(format!("gl{count}")));
@@ -146,7 +163,7 @@ pub(crate) fn mounts(options: &Options) -> String {
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().unwrap();
     assert!(output.status.success(), "the bench in a mount namespace of its own fails");
     let text = String::from_utf8(output.stdout).unwrap();
-    let mut growth = Growth::new(&options.shims);
+    let mut growth = Growth::new(&options.shims, Order::OneByOne);
     for line in text.lines() {
         let words: Vec<&str> = line.split('\t').collect();
         let [name, x, y] = words[..] else { panic!("{line:?} is no point") };
@@ -167,7 +184,7 @@ pub(crate) fn mounts_inside(
     let dir = place.dir.join("mounts");
     fs::create_dir_all(&dir).unwrap();
     rustix::mount::mount("mounts", &dir, "tmpfs", MountFlags::empty(), None).unwrap();
-    let mut growth = Growth::new(&options.shims);
+    let mut growth = Growth::new(&options.shims, Order::OneByOne);
     let mut shims: Vec<_> = options.shims.iter().map(|b| started(place, b, "gm")).collect();
     for count in MOUNTS {
         fill(&dir, count);

@@ -23,6 +23,7 @@ mod mounts;
 mod net_devices;
 mod no_runc;
 mod oom;
+mod phases;
 mod pod;
 mod process;
 mod restart;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         seccomp_notify::CLAIMS,
         settings::CLAIMS,
         io::CLAIMS,
+        phases::CLAIMS,
         pod::CLAIMS,
         oom::CLAIMS,
         bad_input::CLAIMS,
