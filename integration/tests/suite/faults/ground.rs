@@ -162,7 +162,7 @@ impl<'a> Ground<'a> {
         (self.operation.before)(&self.target());
         self.settle();
         let mut now = BTreeSet::new();
-        let limit = std::time::Duration::from_secs(5);
+        let limit = std::time::Duration::from_secs(20);
         let same = wait::within(limit, || {
             now = self.look();
             (now == *self.before.borrow()).then_some(())

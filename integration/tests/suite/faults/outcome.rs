@@ -20,7 +20,7 @@ pub(super) enum Outcome {
 }
 
 /// Nothing takes longer, on a busy machine.
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(20);
 
 /// `text` is the error's, None of a success.
 pub(super) fn judge(
