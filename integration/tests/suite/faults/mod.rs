@@ -102,9 +102,9 @@ fn sweep(t: &Test, operation: &Operation, faults: fn(&Seen) -> Vec<Fault>) {
         "{}: {count} faults on {} calls, {} tried ({how})",
         operation.name,
         way.len(),
-        chosen.len()
+        chosen.len(),
     ));
-    let mut wrong = Vec::new();
+    let (tried, mut wrong) = (chosen.len(), Vec::new());
     let (mut told, mut tolerated, mut missed) = (0, 0, 0);
     for (place, fault) in chosen {
         match ground.strike(place, fault) {
@@ -121,6 +121,8 @@ fn sweep(t: &Test, operation: &Operation, faults: fn(&Seen) -> Vec<Fault>) {
     log(&format!("{}: {sums}, {} wrong", operation.name, wrong.len()));
     ground.end();
     assert!(wrong.is_empty(), "{how}: {} are wrong", wrong.len());
+    // Where main answers before it has done its last calls, and where a kill takes fewer rounds.
+    assert!(missed * 3 <= tried, "{how}: {missed} of {tried} were not reached");
 }
 
 /// The faults to try, and how they were chosen.
