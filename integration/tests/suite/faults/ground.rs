@@ -92,7 +92,8 @@ impl<'a> Ground<'a> {
                 .into_iter()
                 .filter(|p| matches!(p.comm.as_str(), "myshim:main" | "myshim:waits"))
                 .collect();
-            matches!(mains.as_slice(), [main] if main.comm == "myshim:waits" && receives(main.pid))
+            let waits = |main: &Process| main.comm == "myshim:waits" && receives(main.pid);
+            matches!(mains.as_slice(), [main] if waits(main)) && receives(self.spawner)
         });
     }
 
