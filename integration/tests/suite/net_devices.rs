@@ -195,7 +195,7 @@ fn a_main_killed_after_the_move_puts_devices_back(t: &Test) {
         assert!(text.contains("main ended before it answered: killed by SIGKILL"), "{text}");
         assert!(!text.contains("undo") && !text.contains("network devices"), "{text}");
         pair.assert_at_home();
-        rig.end();
+        rig.over();
     }
 }
 
