@@ -135,6 +135,7 @@ CONTAINERD_16 := $(TOOLS)/containerd-1.6/usr/bin
 CONTAINERD_PKG := github.com/containerd/containerd/v2/cmd
 CLIENTS := $(TOOLS)/clients
 DOCKER := $(TOOLS)/docker
+DOCKER_28 := $(TOOLS)/docker-28
 ROOTLESS := $(TOOLS)/rootless
 
 tools: $(CONTAINERD_2)/.built $(CONTAINERD_16)/containerd $(ROOTLESS)/.built
@@ -147,7 +148,7 @@ $(CONTAINERD_2)/.built: integration/tools/go.mod integration/tools/go.sum
 	  -o $(@D)/ $(CONTAINERD_PKG)/containerd $(CONTAINERD_PKG)/ctr
 	touch $@
 
-client-tools: $(CLIENTS)/.built $(DOCKER)/usr/sbin/dockerd
+client-tools: $(CLIENTS)/.built $(DOCKER)/usr/sbin/dockerd $(DOCKER_28)/.built
 
 # Their own folder: no containerd of the tests has it on PATH.
 $(CLIENTS)/.built: integration/tools/go.mod integration/tools/go.sum \
@@ -201,6 +202,14 @@ $(DOCKER)/usr/sbin/dockerd:
 	mkdir -p $(TOOLS)/deb
 	cd $(TOOLS)/deb && rm -f docker.io_*.deb && apt-get download docker.io=20.10.*
 	dpkg-deb -x $(TOOLS)/deb/docker.io_*.deb $(DOCKER)
+	touch $@
+
+# An engine that takes shims by their names; Debian's client speaks to it. A module of its own: its
+# dependencies are older than those of the other tools.
+$(DOCKER_28)/.built: integration/tools/docker/go.mod integration/tools/docker/go.sum
+	mkdir -p $(@D)
+	CGO_ENABLED=0 go build -C integration/tools/docker -trimpath -o $(@D)/ \
+	  github.com/docker/docker/cmd/dockerd
 	touch $@
 
 deps:

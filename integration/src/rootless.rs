@@ -34,7 +34,7 @@ mount --bind "$3" shim
 mount --bind "$4" kit
 exec setpriv --reuid 60001 --regid 60001 --clear-groups --pdeathsig TERM \
     env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME="$1" XDG_RUNTIME_DIR="$1" \
-    kit/rootlesskit --state-dir="$1/kit-state" --net=host --copy-up=/run \
+    kit/rootlesskit --state-dir="$1/containerd-rootless" --net="$6" --copy-up=/run \
     sh -c "$5" "$1"
 "#;
 
@@ -51,6 +51,19 @@ exec env -i PATH="$0/shim" "$0/bin/containerd" --config "$0/config.toml"
 /// When it does not come up; the message carries its log.
 #[must_use]
 pub fn start(version: Version, dir: &Path, namespace: &str) -> Daemon {
+    start_on(version, dir, namespace, "host")
+}
+
+/// As [`start`], with a network namespace of the user's, in which there is no more than `lo`.
+///
+/// # Panics
+/// When it does not come up; the message carries its log.
+#[must_use]
+pub fn start_without_network(version: Version, dir: &Path, namespace: &str) -> Daemon {
+    start_on(version, dir, namespace, "none")
+}
+
+fn start_on(version: Version, dir: &Path, namespace: &str, net: &str) -> Daemon {
     fs::create_dir_all(dir).unwrap();
     for name in ["bin", "shim", "kit"] {
         fs::create_dir_all(dir.join(name)).unwrap();
@@ -59,19 +72,37 @@ pub fn start(version: Version, dir: &Path, namespace: &str) -> Daemon {
         chown(path, Some(USER), Some(USER)).unwrap();
     }
     let mut daemon = Daemon::configured(version, dir, namespace, &Services::Tasks);
-    daemon.run(command(daemon.endpoint()));
+    daemon.run(command(daemon.endpoint(), net));
     let child = wait::until("the pid of rootlesskit's child", || {
-        fs::read_to_string(dir.join("kit-state/child_pid")).ok()?.trim().parse().ok()
+        fs::read_to_string(dir.join("containerd-rootless/child_pid")).ok()?.trim().parse().ok()
     });
     daemon.set_inside(child);
     daemon
 }
 
-fn command(endpoint: &Endpoint) -> Command {
+fn command(endpoint: &Endpoint, net: &str) -> Command {
     let mut command = Command::new("/usr/bin/unshare");
     command.args(["--mount", "--", "sh", "-c", AS_USER, "sh"]).arg(&endpoint.dir);
     command.arg(endpoint.version.bin()).arg(workspace().join(shim_dir(endpoint.version)));
     command.arg(tools().join("rootless")).arg(AS_ROOT_OF_THE_NAMESPACE);
+    command.arg(net);
+    command
+}
+
+/// `program`, started by the user outside of rootlesskit's namespaces, as at a login: it finds the
+/// way in by itself.
+///
+/// # Panics
+/// When the daemon is down.
+#[must_use]
+pub fn as_user(daemon: &Daemon, program: &Path) -> Command {
+    let dir = &daemon.endpoint().dir;
+    let mut command = Command::new("/usr/bin/nsenter");
+    command.arg(format!("--target={}", daemon.pid().unwrap())).args(["--mount", "--"]);
+    command.arg("/usr/bin/setpriv").arg(format!("--reuid={USER}")).arg(format!("--regid={USER}"));
+    command.args(["--clear-groups", "--"]).arg(program);
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command.env("HOME", dir).env("XDG_RUNTIME_DIR", dir).current_dir("/");
     command
 }
 

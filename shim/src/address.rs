@@ -22,6 +22,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use sha2::{Digest, Sha256};
 
+use crate::answering;
+
 /// Where sockets go unless containerd says otherwise.
 pub(crate) const DEFAULT_DIR: &str = "/run/containerd/s";
 
@@ -46,10 +48,11 @@ pub(crate) enum Claim {
 }
 
 /// What is at a path.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Found {
     Absent,
-    Answering,
+    /// It took this connection, or has more in its backlog than it may.
+    Answering(OwnedFd),
     Dead,
 }
 
@@ -88,7 +91,7 @@ impl Address {
         let address = self.socket_address()?;
         let _lock = Lock::on(self.make_dir()?)?;
         match self.probe(&address)? {
-            Found::Answering => return Ok(Claim::Answering),
+            Found::Answering(_) => return Ok(Claim::Answering),
             Found::Dead => self.unlink()?,
             Found::Absent => {}
         }
@@ -109,12 +112,27 @@ impl Address {
     /// # Errors
     /// When it can be neither probed nor removed.
     pub(crate) fn remove_if_dead(&self) -> Result<()> {
-        let step = || format!("remove socket {}", self.0.display());
-        let Some(_lock) = self.lock_existing().at_with(step)? else { return Ok(()) };
-        let address = self.socket_address().at_with(step)?;
-        match self.probe(&address).at_with(step)? {
-            Found::Dead => self.unlink().at_with(step),
-            Found::Absent | Found::Answering => Ok(()),
+        self.remove_the_dead().at_with(|| format!("remove socket {}", self.0.display()))
+    }
+
+    fn remove_the_dead(&self) -> Result<()> {
+        // Asked without the lock: a daemon that ends may be waiting for it, and cannot answer.
+        match self.remove_if_refused()? {
+            Some(connection) if !answering::is_alive(&connection)? => {
+                self.remove_if_refused().map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A connection, if there was something that took it.
+    fn remove_if_refused(&self) -> Result<Option<OwnedFd>> {
+        let Some(_lock) = self.lock_existing()? else { return Ok(None) };
+        let address = self.socket_address()?;
+        match self.probe(&address)? {
+            Found::Dead => self.unlink().map(|()| None),
+            Found::Absent => Ok(None),
+            Found::Answering(connection) => Ok(Some(connection)),
         }
     }
 
@@ -174,7 +192,7 @@ impl Address {
             .call(|| "socket(AF_UNIX, SOCK_STREAM)".to_owned())?;
         match rustix::net::connect(&socket, address) {
             // EAGAIN: its backlog is full, so it listens.
-            Ok(()) | Err(Errno::AGAIN) => Ok(Found::Answering),
+            Ok(()) | Err(Errno::AGAIN) => Ok(Found::Answering(socket)),
             Err(Errno::NOENT) => Ok(Found::Absent),
             Err(Errno::CONNREFUSED) => Ok(Found::Dead),
             Err(errno) => Err(Error::call(format!("connect([socket], {:?})", self.0), errno)),
@@ -249,6 +267,7 @@ fn go_clean(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -335,6 +354,23 @@ mod tests {
         address.remove_own().unwrap();
         std::fs::remove_dir_all(dir).unwrap();
         address.remove_if_dead().unwrap();
+    }
+
+    #[test]
+    fn a_daemon_that_goes_while_it_is_asked_is_dead() {
+        let dir = temporary("going");
+        let address = Address::new(&dir, "grpc", "ns", "group");
+        let Claim::Ours(listener) = address.claim().unwrap() else { panic!("not ours") };
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                // Somebody has connected: what a dying process still listens on goes only now.
+                runtime::sys::socket::wait_readable(listener.as_fd(), 10_000).unwrap();
+                drop(listener);
+            });
+            address.remove_if_dead().unwrap();
+        });
+        assert!(!address.path().exists());
+        std::fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]

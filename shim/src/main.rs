@@ -4,6 +4,7 @@
 //! after a container is gone; and with `-info`. Only the daemon has an event loop.
 
 mod address;
+mod answering;
 mod args;
 mod bootstrap;
 mod bridge;

@@ -10,6 +10,7 @@ mod docker;
 mod documents;
 mod kubernetes;
 mod nerdctl;
+mod nerdctl_rootless;
 mod operator;
 
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         cri_limits::CLAIMS,
         cri_security::CLAIMS,
         nerdctl::CLAIMS,
+        nerdctl_rootless::CLAIMS,
         docker::CLAIMS,
         operator::CLAIMS,
         documents::CLAIMS,

@@ -247,9 +247,14 @@ impl<'a> Rig<'a> {
     }
 
     pub(crate) fn end(self) {
+        self.over();
+        self.t.finish();
+    }
+
+    /// [`Self::end`] while something of the claim's own is still on the host.
+    pub(crate) fn over(&self) {
         self.shim.shutdown(&self.bundle.id, Ends::Yes);
         self.delete();
-        self.t.finish();
     }
 
     /// What containerd runs when all is over, or the daemon has died.

@@ -47,7 +47,8 @@ impl Pair {
             one: format!("{name}1{}", t.tag),
             two: format!("{name}2{}", t.tag),
             v4: format!("10.{}.{net}", bytes[0]),
-            v6: format!("fd00:{:x}:{:x}", u16::from(bytes[2]), net),
+            // Never 0 in front of the `::`, which would take it in.
+            v6: format!("fd00:{:x}:1{net:02x}", u16::from(bytes[2])),
         };
         ip(&["link", "add", &pair.one, "type", "veth", "peer", "name", &pair.two]);
         for (device, host) in [(&pair.one, 1), (&pair.two, 2)] {
@@ -195,7 +196,7 @@ fn a_main_killed_after_the_move_puts_devices_back(t: &Test) {
         assert!(text.contains("main ended before it answered: killed by SIGKILL"), "{text}");
         assert!(!text.contains("undo") && !text.contains("network devices"), "{text}");
         pair.assert_at_home();
-        rig.end();
+        rig.over();
     }
 }
 

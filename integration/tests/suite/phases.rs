@@ -26,8 +26,9 @@ fn line(shim: &mut Shim, words: &[&str]) -> String {
 fn phases(line: &str) -> Vec<&str> {
     let (_, phases) = line.split_once(" µs").unwrap();
     let (_, phases) = phases.split_once(": ").unwrap();
+    // What follows the message are the fields of the log.
+    let (phases, _) = phases.split_once('"').unwrap();
     phases
-        .trim_end_matches(['"', '\n'])
         .split(", ")
         .map(|phase| {
             let (name, time) = phase.rsplit_once(' ').unwrap();
