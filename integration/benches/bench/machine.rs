@@ -22,7 +22,8 @@ pub(crate) fn heading(took: Duration) -> String {
         field("/proc/meminfo", "MemTotal"),
         cgroups(),
         fs::read_to_string("/proc/loadavg").unwrap_or_default().trim(),
-        arguments.join(" "),
+        // As from the top of the tree, wherever that is.
+        arguments.join(" ").replace(&format!("{}/", workspace().display()), ""),
         took.as_secs(),
     )
 }
