@@ -34,6 +34,9 @@ const BACKLOG: i32 = 4096;
 const LOCK_DEADLINE: Duration = Duration::from_secs(2);
 const LOCK_RETRY: Duration = Duration::from_millis(1);
 
+/// A daemon may die while a `start` looks at it; another one's daemon as well.
+const TRIES: u32 = 3;
+
 /// Where a daemon listens. There may be nothing there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Address(PathBuf);
@@ -45,6 +48,14 @@ pub(crate) enum Claim {
     Ours(OwnedFd),
     /// A daemon answers there.
     Answering,
+}
+
+/// What a `start` found under the lock.
+#[derive(Debug)]
+enum Locked {
+    Ours(OwnedFd),
+    /// This connection was taken, maybe by what a dying daemon still has open.
+    Taken(OwnedFd),
 }
 
 /// What is at a path.
@@ -84,14 +95,31 @@ impl Address {
     /// # Errors
     /// When the folder is not only ours, or the socket cannot be made.
     pub(crate) fn claim(&self) -> Result<Claim> {
-        self.claim_locked().at_with(|| format!("listen at {}", self.0.display()))
+        self.claim_within(answering::WITHIN_MS)
     }
 
-    fn claim_locked(&self) -> Result<Claim> {
+    fn claim_within(&self, answer_ms: u64) -> Result<Claim> {
+        let step = || format!("listen at {}", self.0.display());
+        for _ in 0..TRIES {
+            match self.claim_locked().at_with(step)? {
+                Locked::Ours(listener) => return Ok(Claim::Ours(listener)),
+                // Asked without the lock: see `remove_the_dead`.
+                Locked::Taken(connection) => {
+                    if answering::is_alive(&connection, answer_ms).at_with(step)? {
+                        return Ok(Claim::Answering);
+                    }
+                }
+            }
+        }
+        let why = format!("{TRIES} daemons took a connection and died");
+        Err(Error::new(Kind::State(why))).at_with(step)
+    }
+
+    fn claim_locked(&self) -> Result<Locked> {
         let address = self.socket_address()?;
         let _lock = Lock::on(self.make_dir()?)?;
         match self.probe(&address)? {
-            Found::Answering(_) => return Ok(Claim::Answering),
+            Found::Answering(connection) => return Ok(Locked::Taken(connection)),
             Found::Dead => self.unlink()?,
             Found::Absent => {}
         }
@@ -104,7 +132,7 @@ impl Address {
             .call(|| "fchmod([socket], 0600)".to_owned())?;
         rustix::net::bind(&socket, &address).call(|| "bind([socket])".to_owned())?;
         rustix::net::listen(&socket, BACKLOG).call(|| format!("listen([socket], {BACKLOG})"))?;
-        Ok(Claim::Ours(socket))
+        Ok(Locked::Ours(socket))
     }
 
     /// Removes the socket when nobody answers there. No error when it, or its folder, is gone.
@@ -118,7 +146,7 @@ impl Address {
     fn remove_the_dead(&self) -> Result<()> {
         // Asked without the lock: a daemon that ends may be waiting for it, and cannot answer.
         match self.remove_if_refused()? {
-            Some(connection) if !answering::is_alive(&connection)? => {
+            Some(connection) if !answering::is_alive(&connection, answering::WITHIN_MS)? => {
                 self.remove_if_refused().map(drop)
             }
             _ => Ok(()),
@@ -374,6 +402,21 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_replaces_a_daemon_that_goes_while_it_is_asked() {
+        let dir = temporary("replaced");
+        let address = Address::new(&dir, "grpc", "ns", "group");
+        let Claim::Ours(listener) = address.claim().unwrap() else { panic!("not ours") };
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                runtime::sys::socket::wait_readable(listener.as_fd(), 10_000).unwrap();
+                drop(listener);
+            });
+            assert!(is_ours(&address.claim().unwrap()));
+        });
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
     fn of_many_claims_at_once_one_listens() {
         let dir = temporary("race");
         let address = Address::new(&dir, "grpc", "ns", "group");
@@ -382,7 +425,8 @@ mod tests {
             let claims: Vec<Claim> = std::thread::scope(|scope| {
                 let claim = || {
                     barrier.wait();
-                    address.claim().unwrap()
+                    // Nobody answers here, and silence counts as life.
+                    address.claim_within(10).unwrap()
                 };
                 let threads: Vec<_> = (0..8).map(|_| scope.spawn(claim)).collect();
                 threads.into_iter().map(|thread| thread.join().unwrap()).collect()

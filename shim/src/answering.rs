@@ -2,7 +2,8 @@
 //!
 //! A process that was killed closes its descriptors one after the other, and what they refer to goes
 //! as late as the mounts among them take. Whoever hears of the death by one of them may find the
-//! socket still listening. A connection tells: the daemon answers on it, or it is reset.
+//! socket still listening. So may who comes when the daemon has just forked the spawner, which has
+//! yet to close what it inherits. A connection tells: the daemon answers on it, or it is reset.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -15,14 +16,14 @@ use ttrpc::{MessageHeader, Request};
 
 /// A daemon answers within milliseconds, a dead one is gone as soon. One that is stopped does
 /// neither, and lives.
-const WITHIN_MS: u64 = 1000;
+pub(crate) const WITHIN_MS: u64 = 1000;
 
-/// Asks for anything, and waits for any answer, on a connection to the daemon. Silence counts as
-/// life.
+/// Asks for anything, and waits for any answer, at most `within_ms`, on a connection to the daemon.
+/// Silence counts as life.
 ///
 /// # Errors
 /// sendmsg(2), recvmsg(2), other than those that tell of the end.
-pub(crate) fn is_alive(connection: &OwnedFd) -> Result<bool> {
+pub(crate) fn is_alive(connection: &OwnedFd, within_ms: u64) -> Result<bool> {
     let question = question()?;
     match rustix::io::retry_on_intr(|| {
         rustix::net::send(connection, &question, SendFlags::NOSIGNAL)
@@ -33,7 +34,7 @@ pub(crate) fn is_alive(connection: &OwnedFd) -> Result<bool> {
         Err(Errno::NOTCONN) => return Ok(true),
         Err(errno) => return Err(Error::call("sendmsg([socket])", errno)),
     }
-    match wait_readable(connection.as_fd(), WITHIN_MS) {
+    match wait_readable(connection.as_fd(), within_ms) {
         Err(Errno::TIMEDOUT) => return Ok(true),
         other => other.call(|| "poll([socket])".to_owned())?,
     }
