@@ -384,19 +384,24 @@ mod tests {
         address.remove_if_dead().unwrap();
     }
 
+    /// Does `work` while somebody listens who goes as soon as he is connected to: what a dying
+    /// process still has open.
+    fn while_a_daemon_goes(address: &Address, work: impl FnOnce()) {
+        let Claim::Ours(listener) = address.claim().unwrap() else { panic!("not ours") };
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                runtime::sys::socket::wait_readable(listener.as_fd(), 10_000).unwrap();
+                drop(listener);
+            });
+            work();
+        });
+    }
+
     #[test]
     fn a_daemon_that_goes_while_it_is_asked_is_dead() {
         let dir = temporary("going");
         let address = Address::new(&dir, "grpc", "ns", "group");
-        let Claim::Ours(listener) = address.claim().unwrap() else { panic!("not ours") };
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                // Somebody has connected: what a dying process still listens on goes only now.
-                runtime::sys::socket::wait_readable(listener.as_fd(), 10_000).unwrap();
-                drop(listener);
-            });
-            address.remove_if_dead().unwrap();
-        });
+        while_a_daemon_goes(&address, || address.remove_if_dead().unwrap());
         assert!(!address.path().exists());
         std::fs::remove_dir_all(dir).unwrap();
     }
@@ -405,14 +410,7 @@ mod tests {
     fn a_claim_replaces_a_daemon_that_goes_while_it_is_asked() {
         let dir = temporary("replaced");
         let address = Address::new(&dir, "grpc", "ns", "group");
-        let Claim::Ours(listener) = address.claim().unwrap() else { panic!("not ours") };
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                runtime::sys::socket::wait_readable(listener.as_fd(), 10_000).unwrap();
-                drop(listener);
-            });
-            assert!(is_ours(&address.claim().unwrap()));
-        });
+        while_a_daemon_goes(&address, || assert!(is_ours(&address.claim().unwrap())));
         std::fs::remove_dir_all(dir).unwrap();
     }
 
