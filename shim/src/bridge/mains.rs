@@ -13,9 +13,13 @@ use tracing::warn;
 use super::fork_spawner;
 use crate::readiness;
 use crate::reaper::{Process, Reaper};
+use crate::room::Room;
 
 /// A main may have been killed while it waited: so many are tried.
 const TRIES: u32 = 3;
+
+/// A main comes with its pidfd and two channels.
+const FDS_OF_MAIN: usize = 3;
 
 /// The spawner, and what it has forked and nobody has used yet.
 #[derive(Debug)]
@@ -101,8 +105,11 @@ impl Stock {
         if let Some((main, process)) = self.idle.take() {
             return Ok((main, Taken::Known(process)));
         }
+        // One that was ordered earlier may have failed for want of what is there by now.
+        let mut ordered_now = false;
         loop {
             if self.ordered == 0 {
+                ordered_now = true;
                 match self.order() {
                     Err(error) if is_gone(&error) => {
                         self.replace_spawner(&error, reaper)?;
@@ -111,6 +118,8 @@ impl Stock {
                     other => other?,
                 }
             }
+            // One that came without its descriptors would be lost.
+            drop(Room::make(FDS_OF_MAIN)?);
             match self.spawner.try_main()? {
                 Ordered::Main(main, child) => {
                     self.ordered -= 1;
@@ -118,7 +127,9 @@ impl Stock {
                 }
                 Ordered::Failed(error) => {
                     self.ordered -= 1;
-                    return Err(error);
+                    if ordered_now {
+                        return Err(error);
+                    }
                 }
                 Ordered::Nothing => self.wait().await?,
                 Ordered::Gone => {
