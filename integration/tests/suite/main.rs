@@ -20,6 +20,7 @@ mod hooks;
 mod io;
 mod lifecycle;
 mod mounts;
+mod neighbour;
 mod net_devices;
 mod no_runc;
 mod oom;
@@ -30,6 +31,7 @@ mod restart;
 mod rootless;
 mod rpc;
 mod scale;
+mod scarcity;
 mod seccomp;
 mod seccomp_notify;
 mod security;
@@ -73,6 +75,7 @@ fn main() -> ExitCode {
         deaths::CLAIMS,
         restart::CLAIMS,
         scale::CLAIMS,
+        scarcity::CLAIMS,
         counts::CLAIMS,
         #[cfg(target_arch = "x86_64")]
         faults::CLAIMS,

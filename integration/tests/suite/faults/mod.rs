@@ -15,8 +15,6 @@ mod operations;
 mod outcome;
 mod tolerated;
 
-use std::io::Write;
-
 use myshim_integration::claim::Claim;
 use myshim_integration::inject::{Fault, Place, Seen};
 use myshim_integration::{Test, claims};
@@ -24,6 +22,8 @@ use rustix::io::Errno;
 
 use ground::Ground;
 use operations::Operation;
+
+use crate::neighbour::log;
 
 pub(crate) const CLAIMS: &[Claim] = claims![
     every_system_call_of_a_create_fails_once.once().within(LIMIT),
@@ -192,13 +192,4 @@ fn every_process_of_an_exec_dies_once(t: &Test) {
 
 fn every_process_of_a_delete_dies_once(t: &Test) {
     sweep(t, &operations::DELETE, death_of);
-}
-
-/// For the claim's output, and for who watches a long sweep.
-fn log(line: &str) {
-    eprintln!("{line}");
-    if let Some(path) = std::env::var_os("MYSHIM_FAULTS_LOG") {
-        let mut file = std::fs::File::options().create(true).append(true).open(path).unwrap();
-        writeln!(file, "{line}").unwrap();
-    }
 }
