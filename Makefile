@@ -23,11 +23,12 @@ PREFIX ?= /usr/local
 STATIC ?= $(if $(wildcard /usr/lib/$(MULTIARCH)/libseccomp.a),1,0)
 
 # Debian packages: the build needs the first row, the tests the second, their guest the third,
-# their clients the fourth.
+# their clients the fourth, whom the bench compares with the fifth.
 PACKAGES := gcc libc6-dev libseccomp-dev pkg-config \
 	busybox-static ca-certificates dpkg-dev iproute2 strace uidmap util-linux \
 	binutils e2fsprogs mmdebstrap qemu-system-x86 \
-	containernetworking-plugins iptables tini
+	containernetworking-plugins iptables tini \
+	libyajl2
 
 .PHONY: all help build hold demo test test-faults unit integration test-clients guest-image test-guest bench \
 	bench-peers peers check fmt tools client-tools deps install deb uninstall clean
@@ -43,7 +44,7 @@ help:
 	@echo 'make test-guest   the tests in a guest with cgroup v2 and systemd; FILTER, ARGS, INIT=small'
 	@echo 'make test-faults  every system call of the chain fails once, every process dies once'
 	@echo 'make bench        figures against the floor, into docs/performance; ARGS'
-	@echo 'make bench-peers  the same against the Go shim with runc (make peers builds them)'
+	@echo 'make bench-peers  the same against the Go shim with runc and with crun (make peers)'
 	@echo 'make unit         tests that need no containerd'
 	@echo 'make check        formatting and lints'
 	@echo 'make deps         Debian packages that the build and the tests need'
@@ -126,6 +127,17 @@ bench-peers: build tools $(LOAD) peers
 	nice -n -20 env $(BENCH) -- $(or $(ARGS),--rounds 40 --execs 500 --out $(FIGURES) $(PEER_TABLES)) \
 	  --peer go+runc=$(PEERS)/containerd-shim-runc-v2,$(PEERS):/usr/bin:/bin \
 	  --runtime runc=$(PEERS)/runc --runtime runc-debian=$(PEERS)/debian/usr/sbin/runc
+ifeq ($(ARGS),)
+	$(ONLY_V1) nice -n -20 env $(BENCH) -- --rounds 40 --out $(FIGURES) --file crun.md \
+	  create create-net exec whole containerd \
+	  --peer go+crun=$(PEERS)/containerd-shim-runc-v2,$(PEERS)/crun:/usr/bin:/bin \
+	  --runtime crun=$(PEERS)/crun/runc
+endif
+
+# Debian's crun refuses a host that has controllers in v1 and in v2. In this mount namespace nobody
+# sees the one of v2, myshim and the floor included; the machine keeps it.
+ONLY_V1 = unshare --mount --propagation private sh -ec 'mount -t cgroup2 | \
+	while read -r _ _ at _; do umount "$$at"; done; exec "$$@"' only-v1
 
 demo: build tools
 	MYSHIM_BIN=$(abspath $(DIST)) cargo run --locked --quiet -p myshim-integration --bin demo
@@ -167,7 +179,7 @@ $(LOAD): integration/tools/load/main.go integration/tools/go.mod integration/too
 # Debian's. On no PATH but the bench's.
 SHIM_RUNC_PKG := github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
 
-peers: $(PEERS)/.built $(PEERS)/debian/usr/sbin/runc
+peers: $(PEERS)/.built $(PEERS)/debian/usr/sbin/runc $(PEERS)/crun/runc
 
 $(PEERS)/.built: integration/peers/go.mod integration/peers/go.sum
 	mkdir -p $(@D)
@@ -181,6 +193,13 @@ $(PEERS)/debian/usr/sbin/runc:
 	cd $(PEERS)/deb && rm -f runc_*.deb && apt-get download runc
 	dpkg-deb -x $(PEERS)/deb/runc_*.deb $(PEERS)/debian
 	touch $@
+
+# Go's shim runs what it finds as `runc`. It needs libyajl2.
+$(PEERS)/crun/runc:
+	mkdir -p $(PEERS)/deb $(@D)
+	cd $(PEERS)/deb && rm -f crun_*.deb && apt-get download crun
+	dpkg-deb -x $(PEERS)/deb/crun_*.deb $(PEERS)/debian
+	ln -sf ../debian/usr/bin/crun $@
 
 # Under it an ordinary user has a containerd.
 $(ROOTLESS)/.built: integration/tools/go.mod integration/tools/go.sum

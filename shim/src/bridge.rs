@@ -14,7 +14,8 @@ use runtime::sys::process::SingleThreaded;
 use runtime::{Call, Error, Kind, Result};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tracing::warn;
+use tracing::field::Empty;
+use tracing::{Instrument, Span, debug_span, warn};
 
 use self::mains::Mains;
 use crate::journal::Journal;
@@ -195,6 +196,16 @@ impl Runtime {
 
     /// The one answer of an operation.
     async fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Asked> {
+        let span = debug_span!("operation", operation = request.title(), phases = Empty);
+        self.carry_out(request, fds, &span).instrument(span.clone()).await
+    }
+
+    async fn carry_out(
+        &self,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+        span: &Span,
+    ) -> Result<Asked> {
         let begin = Instant::now();
         let mut room = Some(Room::make(to_come(request))?);
         let (operation, main) = self.mains.submit(request, fds).await?;
@@ -208,6 +219,7 @@ impl Runtime {
         };
         let operation = operation.into_inner().0;
         let failed = matches!(answer, Answer::Failed(_));
+        span.record("phases", operation.phases());
         self.journal.note(&request.title(), begin.elapsed(), operation.phases(), failed);
         match operation.into_waiting() {
             Some(waiting) => self.mains.put_back(waiting, main.clone()),

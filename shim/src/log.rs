@@ -20,6 +20,7 @@ use tracing::span;
 use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::serve_args::{LogLevel, ServeArgs};
+use crate::spans::Spans;
 
 /// PIPE_BUF: a write of so much to a pipe goes in whole, or not at all (pipe(7)).
 const LINE_MAX: usize = 4096;
@@ -34,16 +35,16 @@ pub(crate) fn start(args: &ServeArgs) {
         LogLevel::Info => Level::INFO,
         LogLevel::Debug => Level::DEBUG,
     };
-    let log = Log { level, context, dropped: AtomicU64::new(0) };
+    let log = Log { level, spans: Spans::default(), context, dropped: AtomicU64::new(0) };
     if tracing::subscriber::set_global_default(log).is_err() {
         tracing::error!("the log was started twice");
     }
     std::panic::set_hook(Box::new(|panic| tracing::error!("panic: {panic}")));
 }
 
-/// Spans are not followed: the daemon has one thread, and a line says what it is about.
 struct Log {
     level: Level,
+    spans: Spans,
     /// What is at the end of each line.
     context: String,
     dropped: AtomicU64,
@@ -67,18 +68,45 @@ impl Subscriber for Log {
     fn event(&self, event: &Event<'_>) {
         let mut text = Text::default();
         event.record(&mut text);
+        text.fields.push_str(&self.spans.fields());
         let level = event.metadata().level();
         self.write(&line(SystemTime::now(), level, &text, &self.context));
     }
 
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
+    fn new_span(&self, attributes: &span::Attributes<'_>) -> span::Id {
+        let mut text = Text::default();
+        attributes.record(&mut text);
+        span::Id::from_u64(self.spans.open(attributes.metadata().name(), text.fields))
     }
 
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record(&self, id: &span::Id, values: &span::Record<'_>) {
+        let mut text = Text::default();
+        values.record(&mut text);
+        self.spans.add(id.into_u64(), &text.fields);
+    }
+
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-    fn enter(&self, _: &span::Id) {}
-    fn exit(&self, _: &span::Id) {}
+
+    fn enter(&self, id: &span::Id) {
+        self.spans.enter(id.into_u64());
+    }
+
+    fn exit(&self, id: &span::Id) {
+        self.spans.exit(id.into_u64());
+    }
+
+    fn clone_span(&self, id: &span::Id) -> span::Id {
+        self.spans.hold(id.into_u64());
+        id.clone()
+    }
+
+    fn try_close(&self, id: span::Id) -> bool {
+        let Some(closed) = self.spans.release(id.into_u64()) else { return false };
+        let message = format!("{} took {} µs", closed.name, closed.took.as_micros());
+        let text = Text { message, fields: closed.fields };
+        self.write(&line(SystemTime::now(), &Level::DEBUG, &text, &self.context));
+        true
+    }
 }
 
 impl Log {

@@ -33,9 +33,11 @@ mod serve_args;
 mod server;
 mod service;
 mod shim_cgroup;
+mod spans;
 mod start;
 mod stats;
 mod task;
+mod traced;
 mod version;
 
 use std::io::Write;

@@ -24,6 +24,7 @@ use crate::reaper::Reaper;
 use crate::serve_args::{Sealed, ServeArgs};
 use crate::service::Service;
 use crate::task::Daemon;
+use crate::traced::Traced;
 use crate::{oom_score, server};
 
 /// What Go's shim gives its last events.
@@ -71,7 +72,7 @@ async fn serve(args: ServeArgs, spawner: (Spawner, Child)) -> Result<()> {
     let publisher = Publisher::start(&args.containerd.ttrpc_address, &args.namespace);
     let daemon = Arc::new(Daemon::new(Arc::clone(&runtime), publisher.clone(), args.namespace));
     let address = args.address;
-    let service = Arc::new(Service::new(Arc::clone(&daemon), address.clone()));
+    let service = Arc::new(Traced(Service::new(Arc::clone(&daemon), address.clone())));
     let server = server::start(args.listener, || service.clone()).await?;
     one_thread()?;
     debug!(id = args.id, "the daemon serves");

@@ -93,8 +93,9 @@ impl Layers {
         layers
     }
 
-    /// Layers with an upper one of their own.
-    pub(crate) fn sibling(&self, dir: &Path) -> Self {
+    /// Layers with an upper one of their own, beside the others.
+    pub(crate) fn sibling(&self, name: &str) -> Self {
+        let dir = self.base().with_file_name(format!("of-{name}"));
         let layers = Self { lower: self.lower.clone(), upper: dir.join("u"), work: dir.join("w") };
         fs::create_dir_all(&layers.upper).unwrap();
         fs::create_dir_all(&layers.work).unwrap();

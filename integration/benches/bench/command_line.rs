@@ -18,6 +18,7 @@ pub(crate) struct Options {
     pub(crate) execs: usize,
     /// Where the figures and the pictures go; None: the figures go to standard output.
     pub(crate) out: Option<PathBuf>,
+    file: Option<String>,
     pub(crate) shims: Vec<Binary>,
     pub(crate) budgets: Budgets,
     pub(crate) runtimes: Vec<Runtime>,
@@ -36,6 +37,7 @@ impl Options {
             layers: 1,
             execs: 1000,
             out: None,
+            file: None,
             shims: vec![ours],
             budgets: Budgets::default(),
             runtimes: Vec::new(),
@@ -61,6 +63,7 @@ impl Options {
             "--layers" => self.layers = number(),
             "--execs" => self.execs = number(),
             "--out" => self.out = Some(value.into()),
+            "--file" => self.file = Some(value.to_owned()),
             "--shim" => self.shims[0].shim = value.into(),
             "--peer" => {
                 let (name, rest) = value.split_once('=').expect("--peer NAME=SHIM,PATH");
@@ -90,8 +93,9 @@ impl Options {
     }
 
     /// Where the figures go, below [`Options::out`].
-    pub(crate) fn file(&self) -> &'static str {
-        if self.shims.len() > 1 { "peers.md" } else { "figures.md" }
+    pub(crate) fn file(&self) -> &str {
+        let usual = if self.shims.len() > 1 { "peers.md" } else { "figures.md" };
+        self.file.as_deref().unwrap_or(usual)
     }
 
     /// Arguments for another bench of the same shims.

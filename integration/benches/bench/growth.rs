@@ -144,7 +144,7 @@ pub(crate) fn layers(
     let mut growth = Growth::new(&options.shims, Order::InTurns);
     let mut shims: Vec<_> = options.shims.iter().map(|b| started(place, b, "gl")).collect();
     for (count, layers, floor) in floors {
-        let own = layers.sibling(&place.dir.join(format!("gl{count}")));
+        let own = layers.sibling(&format!("gl{count}"));
         let floor = RefCell::new(floor);
         growth.measure(*count, options.rounds / 3, &floor, &mut shims, Some(&own));
     }

@@ -36,7 +36,7 @@ impl Library {
     pub(crate) fn new(single: &SingleThreaded, dir: &Path, layers: &Layers, name: &str) -> Self {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
         let (spawner, _child) = Spawner::fork(single, Some(dir.join("seccomp"))).unwrap();
-        let layers = layers.sibling(&dir.join("lib"));
+        let layers = layers.sibling("lib");
         let (waiting, ordered) = (RefCell::new(None), Cell::new(false));
         let (dir, name) = (dir.join("lib"), name.to_owned());
         Self { spawner, dir, layers, name, sleeper: None, waiting, ordered }
@@ -58,7 +58,7 @@ impl Library {
     pub(crate) fn exec(&mut self) -> Duration {
         let bundle = self.bundle("s", Network::Host, &["sleep", "1000000"]);
         if self.sleeper.is_none() {
-            let layers = self.layers.sibling(&self.dir.join("sleeper"));
+            let layers = self.layers.sibling("sleeper");
             let created = self.make(&bundle, "s", &layers);
             start(created.start);
             self.sleeper = Some(created.process);

@@ -4,7 +4,8 @@
 //! make bench ARGS="--rounds 200 --shim DIR --peer NAME=SHIM,PATH --runtime NAME=PROGRAM …"
 //! ```
 //!
-//! `--out DIR` writes the figures there, with the pictures of the growth curves.
+//! `--out DIR` writes the figures there, to the file `--file` if it is given, with the pictures of
+//! the growth curves.
 //! `--peer` adds a shim by its binary and the PATH it is to find its runtime on, `--runtime` an
 //! OCI runtime by its binary. Without names of tables all are made. See docs/performance.md.
 
@@ -28,6 +29,7 @@ mod ttrpc_client;
 
 use std::cell::RefCell;
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -42,11 +44,15 @@ use crate::library::Library;
 use crate::series::Subject;
 use crate::shim::{Binary, Place, Shim};
 
+/// A tmpfs. What containerd gives a shim lies on one, /run; layers lie on a disk.
+const IN_MEMORY: &str = "/dev/shm";
+
 fn main() {
     let options = Options::parse(std::env::args().skip(1));
     let name = format!("bench{}", std::process::id());
     let dir = std::env::temp_dir().join(&name);
-    fs::create_dir_all(dir.join("s")).unwrap();
+    let bundles = Path::new(IN_MEMORY).join(&name);
+    fs::create_dir_all(bundles.join("s")).unwrap();
     let layers = Layers::make(&dir, options.layers);
     // They are forked while this program is small and has one thread.
     let single = SingleThreaded::verify().expect("one thread");
@@ -59,7 +65,7 @@ fn main() {
             floors.push((count, layers, floor));
         }
     }
-    let library = Library::new(&single, &dir, &layers, &name);
+    let library = Library::new(&single, &bundles, &layers, &name);
     let begin = Instant::now();
     let text = run(&options, (floor, floors), library, &layers, &name);
     match &options.out {
@@ -69,6 +75,7 @@ fn main() {
         }
         None => print!("{text}"),
     }
+    fs::remove_dir_all(&bundles).unwrap();
     fs::remove_dir_all(&dir).unwrap();
     remove_cgroups(&name);
 }
@@ -80,9 +87,9 @@ fn run(
     layers: &Layers,
     name: &str,
 ) -> String {
-    let dir = std::env::temp_dir().join(name);
+    let dir = Path::new(IN_MEMORY).join(name);
     let events = serve_events(&dir);
-    let layers = layers.sibling(&dir.join("p"));
+    let layers = layers.sibling("p");
     let place = Place { layers: &layers, name, events: events.1, dir };
     let library = RefCell::new(library);
     let floor = RefCell::new(&mut floor);

@@ -33,6 +33,7 @@ pub(crate) struct Binary {
 /// Where shims are started.
 #[derive(Debug)]
 pub(crate) struct Place<'a> {
+    /// In memory, as containerd's /run is.
     pub(crate) dir: PathBuf,
     pub(crate) events: String,
     pub(crate) layers: &'a Layers,
@@ -118,8 +119,8 @@ impl<'a> Shim<'a> {
 
     /// A container that sleeps. `pool` gives it an upper layer of its own.
     pub(crate) fn sleeper(&mut self, id: &str) {
-        let dir = bundle_of(self.place, id, Network::Host, &["sleep", "1000000"]);
-        let layers = self.place.layers.sibling(&dir.join("layers"));
+        bundle_of(self.place, id, Network::Host, &["sleep", "1000000"]);
+        let layers = self.place.layers.sibling(id);
         self.create(id, &layers);
         self.client.call::<StartResponse>("Start", &start_request(id, ""));
     }

@@ -16,12 +16,12 @@ use crate::shim::{Binary, Place};
 /// Blocks of containers, all shims in turn.
 const BLOCKS: usize = 5;
 
-/// The peer that there is a budget against.
-const GO: &str = "go+runc";
+/// The peers that there is a budget against: how many times as many there are to be.
+const BUDGETS: [(&str, f64); 2] = [("go+runc", 3.0), ("go+crun", 2.0)];
 
 /// The table.
 pub(crate) fn table(options: &Options, place: &Place<'_>) -> String {
-    let dir = place.dir.join("c");
+    let dir = place.layers.base().with_file_name("c");
     let path: Vec<OsString> = options.shims.iter().flat_map(search).collect();
     let path = path.join(OsString::from(":").as_os_str());
     let daemon = Daemon::start_with_path(Version::V2, &dir, place.name, Path::new(&path));
@@ -47,9 +47,9 @@ pub(crate) fn table(options: &Options, place: &Place<'_>) -> String {
         let each = |times: &Vec<Duration>| series::ms(series::median(times) / count);
         for (binary, own) in options.shims.iter().zip(&times) {
             let (ms, first) = (each(own), each(&times[0]));
-            if binary.name == GO {
-                let what = format!("Through containerd, {parallel} at a time, as many as {GO}");
-                options.budgets.note(&what, Bound::AtLeast, 3.0, ms / first, "×");
+            if let Some((peer, budget)) = BUDGETS.iter().find(|(peer, _)| binary.name == *peer) {
+                let what = format!("Through containerd, {parallel} at a time, as many as {peer}");
+                options.budgets.note(&what, Bound::AtLeast, *budget, ms / first, "×");
             }
             text += &format!(
                 "| {parallel} | {} | {ms:.1} | {:.1} | {:.2} |\n",

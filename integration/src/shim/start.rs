@@ -134,6 +134,8 @@ pub struct Invocation<'a> {
     pub env: Vec<(String, String)>,
     /// The options, if the client gives any.
     pub options: Option<Any>,
+    /// Arguments before the action, beyond what every caller gives.
+    pub args: Vec<String>,
 }
 
 impl<'a> Invocation<'a> {
@@ -143,7 +145,8 @@ impl<'a> Invocation<'a> {
         let ttrpc_address = sink.path.clone();
         let publisher = test.version();
         let binary = shim_binary(publisher);
-        Self { test, bundle, ttrpc_address, binary, publisher, env: Vec::new(), options: None }
+        let (env, options, args) = (Vec::new(), None, Vec::new());
+        Self { test, bundle, ttrpc_address, binary, publisher, env, options, args }
     }
 
     /// The command line with `action` at its end.
@@ -157,7 +160,7 @@ impl<'a> Invocation<'a> {
         if action == "delete" {
             command.arg("-bundle").arg(&bundle.dir);
         }
-        command.arg(action).current_dir(&bundle.dir).env_clear();
+        command.args(&self.args).arg(action).current_dir(&bundle.dir).env_clear();
         command.env("PATH", crate::containerd::shim_dir(endpoint.version));
         command.env("TTRPC_ADDRESS", &self.ttrpc_address).env("GOMAXPROCS", "2");
         command.env("GRPC_ADDRESS", endpoint.address()).env("NAMESPACE", &endpoint.namespace);

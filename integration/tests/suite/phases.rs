@@ -1,14 +1,14 @@
 //! Where the time of an operation went is told: at once for one that fails, on SIGUSR2 for all.
 
 use myshim_integration::claim::Claim;
-use myshim_integration::shim::{Shim, Stdio3};
+use myshim_integration::shim::{Bundle, Dialect, EventSink, Invocation, Shim, Stdio3, shell};
 use myshim_integration::{Test, claims, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::rpc::Rig;
 
 pub(crate) const CLAIMS: &[Claim] =
-    claims![a_failed_exec_leaves_its_phases, phases_are_told_on_sigusr2];
+    claims![a_failed_exec_leaves_its_phases, phases_are_told_on_sigusr2, spans_are_told_at_debug];
 
 /// The first line of the log with all of `words`, once it is there.
 #[track_caller]
@@ -64,4 +64,23 @@ fn phases_are_told_on_sigusr2(t: &Test) {
     }
     assert_eq!(rig.shim.status(&rig.bundle.id, ""), "running");
     rig.end();
+}
+
+fn spans_are_told_at_debug(t: &Test) {
+    let sink = EventSink::listen(t);
+    let bundle = Bundle::new(t, "web", |spec| spec.args(&["sleep", "3600"]));
+    let mut invocation = Invocation::new(t, &bundle, &sink);
+    invocation.args.push("-debug".to_owned());
+    let mut shim = invocation.start(Dialect::Bootstrap);
+    shim.create(&bundle, &Stdio3::default()).unwrap();
+    let id = &bundle.id;
+    let operation = line(&mut shim, &["operation took", &format!("operation=\"create {id}\"")]);
+    assert!(operation.contains("phases=\"") && operation.contains("init:rootfs"), "{operation}");
+    shim.start(id, "").unwrap();
+    shim.exec(id, "e", &shell("exit 0"), &Stdio3::default()).unwrap();
+    shim.start(id, "e").unwrap();
+    let request = format!("rpc=start container={id} exec=e");
+    line(&mut shim, &["level=debug", "rpc took", &request]);
+    crate::rpc::end(&shim, &bundle);
+    invocation.run("delete", b"").ok();
 }

@@ -1,5 +1,6 @@
 //! One verb per part of the plan, called from the process chain.
 
+pub mod base;
 mod command;
 pub mod console;
 pub mod cwd;

@@ -7,19 +7,30 @@ use crate::error::{Call, Result};
 use crate::plan::Rlimit;
 use crate::sys::rlimit;
 
+/// Whether a limit was raised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Raised {
+    /// All were high enough.
+    None,
+    /// At least one was.
+    Some,
+}
+
 /// In main, before it forks: raises its own hard limits to those wanted, where they are lower.
 ///
 /// # Errors
 /// The limit that the kernel refused; EPERM without CAP_SYS_RESOURCE.
-pub fn raise(wanted: &[Rlimit]) -> Result<()> {
+pub fn raise(wanted: &[Rlimit]) -> Result<Raised> {
+    let mut raised = Raised::None;
     for limit in wanted {
         let (soft, hard) = rlimit::get(limit.resource)
             .call(|| format!("prlimit(0, {}, NULL, old)", name(limit.resource)))?;
         if hard < limit.hard {
             set(limit.resource, soft, limit.hard)?;
+            raised = Raised::Some;
         }
     }
-    Ok(())
+    Ok(raised)
 }
 
 /// In init and in tenants: sets soft and hard limits to exactly those wanted.
@@ -100,7 +111,8 @@ mod tests {
     fn main_raises_nothing_that_is_high_enough() {
         in_fork(|_| {
             let before = rlimit::get(NOFILE).unwrap();
-            raise(&[Rlimit { resource: NOFILE, soft: 1, hard: 10 }]).unwrap();
+            let raised = raise(&[Rlimit { resource: NOFILE, soft: 1, hard: 10 }]).unwrap();
+            assert_eq!(raised, Raised::None);
             assert_eq!(rlimit::get(NOFILE).unwrap(), before);
         });
     }
@@ -113,8 +125,9 @@ mod tests {
             let may_raise =
                 caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_RESOURCE);
             match raise(&wanted) {
-                Ok(()) => {
+                Ok(raised) => {
                     assert!(may_raise.unwrap());
+                    assert_eq!(raised, Raised::Some);
                     assert_eq!(rlimit::get(CORE).unwrap(), (0, u64::MAX));
                 }
                 Err(error) => {

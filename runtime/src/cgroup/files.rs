@@ -1,6 +1,6 @@
 //! Reading and writing the files of a cgroup, with errors that name file and value.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
@@ -21,6 +21,20 @@ pub(super) fn read_fd(fd: impl AsFd) -> rustix::io::Result<String> {
     read_until(fd, |read| read < PAGE)
 }
 
+/// The same for who only looks at it: what fits into a page, as nearly all of these files do, is
+/// not copied to the heap.
+pub(super) fn look_at<T>(fd: impl AsFd, look: impl FnOnce(&str) -> T) -> rustix::io::Result<T> {
+    let mut page = [0; PAGE];
+    let read = rustix::io::retry_on_intr(|| rustix::io::read(&fd, &mut page))?;
+    let read_part = page.get(..read).unwrap_or_default();
+    if read < PAGE {
+        return Ok(look(&String::from_utf8_lossy(read_part)));
+    }
+    let mut content = String::from_utf8_lossy(read_part).into_owned();
+    content.push_str(&read_fd(fd)?);
+    Ok(look(&content))
+}
+
 const PAGE: usize = 4096;
 
 fn read_until(fd: impl AsFd, is_end: impl Fn(usize) -> bool) -> rustix::io::Result<String> {
@@ -39,12 +53,6 @@ fn read_until(fd: impl AsFd, is_end: impl Fn(usize) -> bool) -> rustix::io::Resu
 /// answers.
 pub(super) fn try_read(path: &Path) -> rustix::io::Result<String> {
     read_fd(open(path, OFlags::RDONLY)?)
-}
-
-/// The same, of a file in an open directory.
-pub(super) fn try_read_at(directory: BorrowedFd<'_>, file: &str) -> rustix::io::Result<String> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    read_fd(rustix::fs::openat(directory, file, flags, Mode::empty())?)
 }
 
 /// The whole content of a file of one record.

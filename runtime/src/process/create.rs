@@ -13,6 +13,7 @@ use super::fork;
 use super::gate::Gate;
 use super::init::Setup;
 use super::main::{Main, Outcome};
+use super::operation::Then;
 use super::pid_file::PidFile;
 use super::placeholder::Placeholder;
 use super::protocol::{Building, Entering, Peer};
@@ -83,7 +84,7 @@ fn make<'a>(
     if state.rdt.is_some() {
         dir.update(&state)?;
     }
-    own::prepare(&plan.process)?;
+    let own = own::prepare(&plan.process)?;
     let handover = Handover { gate: gate(request, &dir)?, extra };
     let old_tree = match main.empty {
         Some(_) if EmptyMountNamespace::suits(plan) => OldTree::Empty,
@@ -116,7 +117,12 @@ fn make<'a>(
     }
     // Until the daemon has the answer, the devices are those of a create that may fail.
     let unfinished = (!plan.net_devices.is_empty()).then_some(dir);
-    Ok(Outcome::Created { facts: facts(plan, &paths, warning), waiting, unfinished })
+    let then = match rendezvous::needed(plan) {
+        // Hooks have a directory of their own.
+        true => Then::Ends,
+        false => own.restore().into(),
+    };
+    Ok(Outcome::Created { facts: facts(plan, &paths, warning), waiting, unfinished, then })
 }
 
 /// Writes down what is about to be made, before any of it is: a main that is killed leaves

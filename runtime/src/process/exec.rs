@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::channel::{Channel, Deadline};
 use super::fork::{self, Came, Grants, Way};
 use super::main::{Main, Outcome};
+use super::operation::Then;
 use super::pid_file::PidFile;
 use super::protocol::ToParent;
 use super::target::{self, Handover, Target};
@@ -18,7 +19,6 @@ use super::undo::Undo;
 use super::{ExecRequest, Facts, WhenPaused, intermediate, rendezvous};
 use crate::apply::namespaces;
 use crate::apply::oci_state::{OciState, Status};
-use crate::apply::rootfs::Visit;
 use crate::apply::scheduling::{self, Cpus};
 use crate::apply::{console, own, stdio};
 use crate::cgroup::{self, Cgroup, Freeze, OomKills};
@@ -78,7 +78,7 @@ fn make(
 ) -> Result<Outcome> {
     let state = setup.state;
     let pid_file = PidFile::prepare(request.pid_file.as_deref())?;
-    own::prepare(setup.process)?;
+    let own = own::prepare(setup.process)?;
     phases::mark(c"clone");
     let peer = fork::fork(main, setup, undo)?.skip_entered();
     if let Some(groups) = &state.rdt {
@@ -95,7 +95,11 @@ fn make(
     if let Some(pid_file) = pid_file {
         pid_file.write(pid)?;
     }
-    Ok(Outcome::Created { facts: facts(state), waiting, unfinished: None })
+    let then = match main.can_return() {
+        true => own.restore().into(),
+        false => Then::Ends,
+    };
+    Ok(Outcome::Created { facts: facts(state), waiting, unfinished: None, then })
 }
 
 /// The container's init, which must be there: it holds the namespaces.
@@ -148,17 +152,22 @@ impl<'a> Way<'a> for Setup<'a> {
     /// All but the cgroup namespace, from which main would not see where it is itself: with the
     /// mount option nsdelegate, CLONE_INTO_CGROUP fails with ENOENT then (cgroup_procs_write_permission
     /// in kernel/cgroup/cgroup.c). The tenant joins that one.
-    fn lead_from_main(&mut self, main: &Main<'_>) -> Result<()> {
+    fn visit(&self, main: &Main<'_>, came: Came) -> Result<u64> {
+        if came == Came::ThroughIntermediate {
+            return Ok(0);
+        }
         let flags = namespaces::flags_to_join(&self.state.container.namespaces);
-        join(self, main.single, flags & !namespaces::CGROUP.flag)
+        let flags = flags & !namespaces::CGROUP.flag;
+        join_namespaces(self, main.single, flags).map(|()| flags)
     }
 
     fn lead_from_intermediate(&mut self, _: &ToParent<'_>, single: &SingleThreaded) -> Result<()> {
-        join(self, single, namespaces::flags_to_join(&self.state.container.namespaces))
-    }
-
-    fn visit(&self, _main: &Main<'_>) -> Result<Option<Visit>> {
-        Ok(None)
+        let namespaces = &self.state.container.namespaces;
+        join_namespaces(self, single, namespaces::flags_to_join(namespaces))?;
+        if namespaces.user != Namespace::Host {
+            intermediate::become_root().at("become root of the user namespace")?;
+        }
+        Ok(())
     }
 
     fn deadline(&self) -> Deadline {
@@ -177,16 +186,6 @@ impl<'a> Way<'a> for Setup<'a> {
 
 fn listener_of(state: &State) -> Option<&SeccompListener> {
     state.container.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref())
-}
-
-/// Joins these of the container's namespaces.
-fn join(setup: &Setup<'_>, single: &SingleThreaded, flags: u64) -> Result<()> {
-    let namespaces = &setup.state.container.namespaces;
-    join_namespaces(setup, single, flags)?;
-    if namespaces.user != Namespace::Host {
-        intermediate::become_root().at("become root of the user namespace")?;
-    }
-    Ok(())
 }
 
 fn join_namespaces(setup: &Setup<'_>, single: &SingleThreaded, flags: u64) -> Result<()> {

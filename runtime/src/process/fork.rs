@@ -15,7 +15,6 @@ use super::protocol::{Entering, Mapping, Peer, ToParent, Wish};
 use super::undo::Undo;
 use super::{Child, intermediate};
 use crate::apply::id_maps::{self, MapWriter};
-use crate::apply::rootfs::Visit;
 use crate::apply::time_offsets;
 use crate::cgroup::{self, OomKills};
 use crate::error::{At, Call, Error, Kind, Result};
@@ -47,18 +46,16 @@ pub(super) trait Way<'a> {
     /// The OOM kills by which a death is explained.
     fn oom_kills(&self) -> Option<OomKills>;
 
-    /// What main does to itself before it clones the process, where there is no intermediate.
-    fn lead_from_main(&mut self, main: &Main<'_>) -> Result<()>;
+    /// Moves main to where it clones the process (or the intermediate, as `came` says), and tells
+    /// by their flags which namespaces it has to come back from.
+    fn visit(&self, main: &Main<'_>, came: Came) -> Result<u64>;
 
-    /// The same for the intermediate, which is in the cgroups by then.
+    /// What the intermediate does to itself before it clones, in the cgroups by then.
     fn lead_from_intermediate(
         &mut self,
         main: &ToParent<'_>,
         single: &SingleThreaded,
     ) -> Result<()>;
-
-    /// Where main is while it clones.
-    fn visit(&self, main: &Main<'_>) -> Result<Option<Visit>>;
 
     /// How long main waits for the process, from the moment on at which it is there: a time
     /// namespace that main joins sets its clock.
@@ -95,9 +92,8 @@ pub(super) fn fork<'a, W: Way<'a>>(
     let (child, deadline) = if way.takes_intermediate() {
         through_intermediate(main, way, (&ours, theirs), &witness, undo)?
     } else {
-        directly(main, way, &ours, &theirs)?
+        directly(main, way, (&ours, &theirs), undo)?
     };
-    take_on(main, &child, Role::Target, undo)?;
     Ok(Peer::new(W::WHO, ours, child, &witness, deadline))
 }
 
@@ -111,15 +107,19 @@ fn take_on(main: &Main<'_>, child: &Child, role: Role, undo: &mut Undo<'_>) -> R
 
 fn directly<'a, W: Way<'a>>(
     main: &Main<'_>,
-    mut way: W,
-    ours: &Channel,
-    theirs: &Channel,
+    way: W,
+    (ours, theirs): (&Channel, &Channel),
+    undo: &mut Undo<'_>,
 ) -> Result<(Child, Deadline)> {
-    way.lead_from_main(main)?;
-    match clone_from_main(main, &way, way.flags_at_clone())
-        .at_with(|| format!("fork {}", W::WHO))?
-    {
-        Forked::Parent { pid, pidfd } => Ok((Child { pid, pidfd }, way.deadline())),
+    let (forked, away) = clone_from_main(main, &way, Came::Directly, way.flags_at_clone())
+        .at_with(|| format!("fork {}", W::WHO))?;
+    match forked {
+        Forked::Parent { pid, pidfd } => {
+            let child = Child { pid, pidfd };
+            take_on(main, &child, Role::Target, undo)?;
+            come_back(main, away)?;
+            Ok((child, way.deadline()))
+        }
         Forked::Child(single) => {
             leave_main(&single, main, &[ours]);
             way.run(theirs, &single, Came::Directly)
@@ -137,7 +137,9 @@ fn through_intermediate<'a, W: Way<'a>>(
     let (grants, deadline) = (way.grants(), way.deadline());
     let (ours, theirs) = Channel::pair()?;
     let born = SharedPid::new().call(|| "mmap(MAP_SHARED|MAP_ANONYMOUS)".into())?;
-    let child = match clone_from_main(main, &way, 0).at("fork intermediate")? {
+    let through = Came::ThroughIntermediate;
+    let (forked, away) = clone_from_main(main, &way, through, 0).at("fork intermediate")?;
+    let child = match forked {
         Forked::Parent { pid, pidfd } => Child { pid, pidfd },
         Forked::Child(single) => {
             leave_main(&single, main, &[&ours, target_ours]);
@@ -146,9 +148,12 @@ fn through_intermediate<'a, W: Way<'a>>(
     };
     drop((way, theirs, target_theirs));
     take_on(main, &child, Role::Intermediate, undo)?;
+    come_back(main, away)?;
     let peer = Peer::new("intermediate", ours, child, witness, deadline);
     let target = fulfil(main, grants, &peer);
-    Ok((target.map_err(|error| claim_born(main, &born, &peer.child, undo, error))?, deadline))
+    let target = target.map_err(|error| claim_born(main, &born, &peer.child, undo, error))?;
+    take_on(main, &target, Role::Target, undo)?;
+    Ok((target, deadline))
 }
 
 /// Where the intermediate failed or died after it had forked: the daemon has a child that it must
@@ -196,18 +201,31 @@ fn write_maps(main: &Main<'_>, pid: i32, maps: Option<&IdMaps>) -> Result<()> {
     writer.write(main.single, id_maps::open_proc(pid)?.as_fd(), pid, maps)
 }
 
-/// A fork that is born in the container's v2 cgroup, where there is one.
-fn clone_from_main<'a, W: Way<'a>>(main: &Main<'_>, way: &W, flags: u64) -> Result<Forked> {
-    let visit = way.visit(main)?;
+/// A fork that is born in the container's v2 cgroup, where there is one; and the namespaces that
+/// main has to [come back](come_back) from, once it has told of the fork.
+fn clone_from_main<'a, W: Way<'a>>(
+    main: &Main<'_>,
+    way: &W,
+    came: Came,
+    flags: u64,
+) -> Result<(Forked, u64)> {
+    let away = way.visit(main, came)?;
     let cgroup = way.entry().clone_into.as_ref().map(AsFd::as_fd);
-    let forked = clone(main.single, flags, cgroup, None);
-    if !matches!(forked, Ok(Forked::Child(_))) {
-        visit.map_or(Ok(()), Visit::end).map_err(|error| {
-            // Where nothing of the host is, it can undo nothing.
-            Error::death_of_main(format!("it is lost in an empty mount namespace: {error}"))
-        })?;
+    match clone(main.single, flags, cgroup, None) {
+        Ok(forked) => Ok((forked, away)),
+        Err(error) => come_back(main, away).and(Err(error)),
     }
-    forked
+}
+
+/// Main is where it was before, if it can be: all that it does later is done among the host's files.
+fn come_back(main: &Main<'_>, away: u64) -> Result<()> {
+    if away == 0 || !main.can_return() {
+        return Ok(());
+    }
+    main.base.back(main.single, away).map_err(|error| {
+        // Where nothing of the host is, it can undo nothing.
+        Error::death_of_main(format!("it is lost in other namespaces: {error}"))
+    })
 }
 
 /// A fork whose parent is the daemon.
@@ -224,11 +242,13 @@ pub(super) fn clone(
     })
 }
 
-/// A fork closes main's channels: the end of a channel must mean the end of main.
+/// A fork closes main's channels: the end of a channel must mean the end of main. And what leads
+/// back to the host.
 fn leave_main(single: &SingleThreaded, main: &Main<'_>, channels: &[&Channel]) {
     let daemon = [&main.daemon.requests, &main.daemon.news];
-    for channel in channels.iter().copied().chain(daemon) {
-        crate::sys::fd::close_inherited(single, channel.as_fd());
+    let channels = channels.iter().copied().chain(daemon).map(AsFd::as_fd);
+    for fd in channels.chain(main.base.descriptors()) {
+        crate::sys::fd::close_inherited(single, fd);
     }
 }
 

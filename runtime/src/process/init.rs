@@ -12,9 +12,7 @@ use super::protocol::{ToMain, ToParent};
 use super::target::{self, Handover, Target};
 use super::{hooks, intermediate, rendezvous};
 use crate::apply::namespaces::{self as ns, Joins, Refused};
-use crate::apply::rootfs::{
-    self, EmptyMountNamespace, OldTree, PreparedRootfs, Root, Surroundings, Visit,
-};
+use crate::apply::rootfs::{self, OldTree, PreparedRootfs, Root, Surroundings};
 use crate::apply::{console, hostname, network, scheduling, stdio, sysctl};
 use crate::cgroup::{self, CgroupPaths, OomKills};
 use crate::error::{At, Call, Error, Kind, Result};
@@ -67,10 +65,6 @@ impl<'a> Way<'a> for Setup<'a> {
         OomKills::since_birth(&self.cgroup)
     }
 
-    fn lead_from_main(&mut self, _main: &Main<'_>) -> Result<()> {
-        Ok(())
-    }
-
     fn lead_from_intermediate(
         &mut self,
         main: &ToParent<'_>,
@@ -91,10 +85,10 @@ impl<'a> Way<'a> for Setup<'a> {
         Ok(())
     }
 
-    fn visit(&self, main: &Main<'_>) -> Result<Option<Visit>> {
-        match self.old_tree {
-            OldTree::Empty => main.empty.map(EmptyMountNamespace::enter).transpose(),
-            OldTree::Host { .. } => Ok(None),
+    fn visit(&self, main: &Main<'_>, _: Came) -> Result<u64> {
+        match (&self.old_tree, main.empty) {
+            (OldTree::Empty, Some(empty)) => empty.enter().map(|()| ns::MOUNT.flag),
+            _ => Ok(0),
         }
     }
 

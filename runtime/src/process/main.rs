@@ -1,16 +1,19 @@
-//! Main: waits for a request, carries it out, and is gone; one that has only looked after a container
-//! is as it was before, and waits for the next.
+//! Main: waits for a request, carries it out, and waits for the next. One that cannot be as it was
+//! before, after hooks or a failure, ends with the answer.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use super::channel::{Channel, Received};
 use super::operation::{End, Link, News, Role, Then, Wire};
 use super::protocol::Waiting;
 use super::{Child, Facts, Request, create, exec, upkeep};
+use crate::apply::base::Base;
 use crate::apply::rootfs::EmptyMountNamespace;
 use crate::container::StateDir;
 use crate::error::{Error, Result};
 use crate::plan::Host;
+use crate::plan::host::Privilege;
 use crate::sys::process::{self, SingleThreaded};
 use crate::sys::{phases, prefault};
 
@@ -22,9 +25,28 @@ pub(super) enum Outcome {
         waiting: Waiting,
         /// Where there is a record of network devices, to be forgotten once the daemon knows.
         unfinished: Option<StateDir>,
+        then: Then,
     },
     /// Done, with warnings.
     Done(Vec<String>, Then),
+}
+
+/// What the spawner has for all mains, once for all operations.
+pub(super) struct Inheritance {
+    /// What every operation needs. If it cannot be had, that is an error of each of them.
+    facts: Result<(Host, Base)>,
+    /// Without it containers start from a copy, which is slower and nothing else.
+    empty: Option<EmptyMountNamespace>,
+}
+
+impl Inheritance {
+    /// In the spawner.
+    pub(super) fn gather(seccomp_cache: Option<PathBuf>) -> Inheritance {
+        let base = Base::of_parent();
+        let host = Host::read(seccomp_cache);
+        let facts = host.and_then(|host| base.map(|base| (host, base)));
+        Inheritance { facts, empty: EmptyMountNamespace::make().ok() }
+    }
 }
 
 /// What every operation works with.
@@ -32,11 +54,19 @@ pub(super) struct Main<'a> {
     pub(super) daemon: &'a Link,
     pub(super) single: &'a SingleThreaded,
     pub(super) host: &'a Host,
+    /// Where it is between visits.
+    pub(super) base: &'a Base,
     /// Where init may start in place of a copy of the host's mounts; None where it cannot be had.
     pub(super) empty: Option<&'a EmptyMountNamespace>,
 }
 
 impl Main<'_> {
+    /// Whether main can be where it was before a visit to a container: the host's namespaces can be
+    /// entered only by who has privileges over them, which root of a user namespace has not.
+    pub(super) fn can_return(&self) -> bool {
+        self.host.privilege == Privilege::Root
+    }
+
     /// Tells the daemon of a process that it will have to reap.
     pub(super) fn announce(&self, child: &Child, role: Role) -> Result<()> {
         let forked = News::Forked { pid: child.pid, role };
@@ -45,12 +75,8 @@ impl Main<'_> {
 }
 
 /// Main's whole life.
-pub(super) fn run(
-    daemon: &Link,
-    single: &SingleThreaded,
-    host: &Result<Host>,
-    empty: Option<&EmptyMountNamespace>,
-) -> ! {
+pub(super) fn run(daemon: &Link, single: &SingleThreaded, inheritance: &Inheritance) -> ! {
+    let empty = inheritance.empty.as_ref();
     super::set_name(c"myshim:waits");
     die_with_daemon();
     // Without the page there are no phases to tell, and nothing else is missing.
@@ -60,8 +86,10 @@ pub(super) fn run(
         let outcome = match daemon.requests.receive_forever::<Request>() {
             Ok(Received::Message(request, fds)) => {
                 super::set_name(c"myshim:main");
-                match host {
-                    Ok(host) => serve(&Main { daemon, single, host, empty }, request, fds),
+                match &inheritance.facts {
+                    Ok((host, base)) => {
+                        serve(&Main { daemon, single, host, base, empty }, request, fds)
+                    }
                     Err(error) => Err(error.clone().at("read the host's facts")),
                 }
             }
@@ -87,11 +115,11 @@ fn answer(daemon: &Channel, outcome: Result<Outcome>) -> Result<Then> {
     let mut recorded = None;
     let (end, fds, then) = match outcome {
         Ok(Outcome::Done(warnings, then)) => (End::Done { warnings, then }, Vec::new(), then),
-        Ok(Outcome::Created { facts, waiting, unfinished }) => {
+        Ok(Outcome::Created { facts, waiting, unfinished, then }) => {
             recorded = unfinished;
             let Waiting { channel, console, who, oom_kills_before } = waiting;
             let fds = [Some(channel.socket()), console].into_iter().flatten().collect();
-            (End::Created { facts, who: who.into(), oom_kills_before }, fds, Then::Ends)
+            (End::Created { facts, who: who.into(), oom_kills_before, then }, fds, then)
         }
         Err(error) => (End::Failed(error), Vec::new(), Then::Ends),
     };

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::channel::{Channel, Received};
 use super::death::Death;
 use super::{Answer, Child, Created, Facts, Request};
+use crate::apply::own::Restored;
 use crate::cgroup::{OomCounts, OomKills};
 use crate::error::{Error, Kind, Result};
 
@@ -23,7 +24,7 @@ pub(super) struct Wire {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum End {
     /// Fds: the channel to the process that waits for start, then its console when it has one.
-    Created { facts: Facts, who: String, oom_kills_before: OomCounts },
+    Created { facts: Facts, who: String, oom_kills_before: OomCounts, then: Then },
     /// Done; what went wrong and does not matter to the outcome; what main does next.
     Done { warnings: Vec<String>, then: Then },
     /// Failed; nothing is left.
@@ -42,8 +43,17 @@ pub(super) enum News {
 pub(super) enum Then {
     /// It is as it was before, and waits for another request.
     Waits,
-    /// It has changed itself, and ends.
+    /// It cannot be as it was before, and ends.
     Ends,
+}
+
+impl From<Restored> for Then {
+    fn from(restored: Restored) -> Then {
+        match restored {
+            Restored::Yes => Then::Waits,
+            Restored::No => Then::Ends,
+        }
+    }
 }
 
 /// Which process of the chain.
@@ -115,7 +125,8 @@ impl Operation {
                 self.ended(Answer::Done { warnings })?;
             }
             End::Failed(error) => self.ended(Answer::Failed(error))?,
-            End::Created { facts, who, oom_kills_before } => {
+            End::Created { facts, who, oom_kills_before, then } => {
+                self.then = then;
                 let oom_kills = OomKills::since(&facts.cgroup, oom_kills_before);
                 let death = Death { who, step: Step::Start.name(), oom_kills };
                 self.created(facts, death, fds)?;

@@ -13,11 +13,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::channel::{self, Channel, Received};
+use super::main::{self, Inheritance};
 use super::operation::{Link, Operation, WaitingMain};
-use super::{Child, Request, main};
-use crate::apply::rootfs::EmptyMountNamespace;
+use super::{Child, Request};
 use crate::error::{Call, Error, Kind, Result};
-use crate::plan::Host;
 use crate::sys::process::{self, Clone, CloseHow, Forked, SingleThreaded};
 use crate::sys::socket::{self, Wait};
 
@@ -142,11 +141,7 @@ fn serve(socket: &OwnedFd, single: &SingleThreaded, seccomp_cache: Option<PathBu
         .and_then(|socket| super::move_fd(socket, SOCKET))?;
     process::close_from(single, SOCKET + 1, CloseHow::Now)
         .call(|| format!("close_range({}, ~0, 0)", SOCKET + 1))?;
-    // Once for all operations: their mains inherit it. A host that cannot be read is an error of
-    // each of them.
-    let host = Host::read(seccomp_cache);
-    // Without it containers start from a copy, which is slower and nothing else.
-    let empty = EmptyMountNamespace::make().ok();
+    let inheritance = Inheritance::gather(seccomp_cache);
     loop {
         let mut byte = [0; 1];
         let (length, _) = socket::receive(socket.as_fd(), &mut byte, Wait::Block)
@@ -154,17 +149,12 @@ fn serve(socket: &OwnedFd, single: &SingleThreaded, seccomp_cache: Option<PathBu
         if length == 0 {
             return Ok(());
         }
-        fork_main(&socket, single, &host, empty.as_ref())?;
+        fork_main(&socket, single, &inheritance)?;
     }
 }
 
 /// Forks main, or tells the daemon why that failed.
-fn fork_main(
-    daemon: &OwnedFd,
-    single: &SingleThreaded,
-    host: &Result<Host>,
-    empty: Option<&EmptyMountNamespace>,
-) -> Result<()> {
+fn fork_main(daemon: &OwnedFd, single: &SingleThreaded, inheritance: &Inheritance) -> Result<()> {
     let told = channels().and_then(|(ours, theirs)| {
         let clone = Clone { flags: super::CLONE_PARENT, ..Clone::default() };
         match process::clone3(single, &clone) {
@@ -172,7 +162,7 @@ fn fork_main(
                 // The daemon's ends are the daemon's alone: their end is how main learns of its.
                 drop(theirs);
                 crate::sys::fd::close_inherited(&single, daemon.as_fd());
-                main::run(&ours, &single, host, empty)
+                main::run(&ours, &single, inheritance)
             }
             Ok(Forked::Parent { pid, pidfd }) => {
                 let fds = [pidfd.as_fd(), theirs.requests.as_fd(), theirs.news.as_fd()];

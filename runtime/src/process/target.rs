@@ -187,6 +187,8 @@ impl<'a> Target<'a> {
 
 /// Says that the process waits for start.
 pub(super) fn ready(main: &ToParent<'_>, console: Option<OwnedFd>) -> Result<()> {
+    // What comes later is another operation than main's next one.
+    phases::leave();
     let fds: Vec<BorrowedFd<'_>> = console.iter().map(AsFd::as_fd).collect();
     main.tell(&ToMain::Ready, &fds)
 }

@@ -3,9 +3,8 @@
 
 use std::ffi::CStr;
 use std::fmt::Write;
-use std::ptr::{self, NonNull};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
@@ -30,15 +29,7 @@ struct Page {
     marks: [Mark; MARKS],
 }
 
-#[derive(Debug)]
-struct Shared(NonNull<Page>);
-
-// SAFETY: the page is mapped as long as the process lives, and has nothing but atomics in it.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}
-
-static SHARED: OnceLock<Shared> = OnceLock::new();
+static SHARED: AtomicPtr<Page> = AtomicPtr::new(ptr::null_mut());
 
 /// Begins to keep marks, in this process and in those that it will fork. Once.
 ///
@@ -50,9 +41,13 @@ pub fn keep() -> Result<(), Errno> {
     // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
     let memory = unsafe { mmap_anonymous(ptr::null_mut(), size_of::<Page>(), read_write, flags) };
     let memory = memory.map_err(|errno| Errno::from_raw(errno.raw_os_error()))?;
-    let page = NonNull::new(memory.cast()).ok_or(Errno::ENOMEM)?;
-    SHARED.get_or_init(|| Shared(page));
+    SHARED.store(memory.cast(), Ordering::Relaxed);
     Ok(())
+}
+
+/// This process marks nothing any more: its operation has ended, and the page is the next one's.
+pub fn leave() {
+    SHARED.store(ptr::null_mut(), Ordering::Relaxed);
 }
 
 /// From here on this process is at what `name` says (15 bytes of it). Where nothing is kept, it
@@ -103,7 +98,7 @@ impl Mark {
 fn page() -> Option<&'static Page> {
     // SAFETY: the mapping is aligned to a page, as large as a Page, zeroed by the kernel (which
     // is a valid Page), and never unmapped.
-    SHARED.get().map(|shared| unsafe { shared.0.as_ref() })
+    unsafe { SHARED.load(Ordering::Relaxed).as_ref() }
 }
 
 /// The wall clock: the monotonic one is another one in a time namespace.

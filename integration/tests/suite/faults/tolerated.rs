@@ -71,6 +71,8 @@ const HARMLESS: &[Reason] = &[
     ("prctl", "", "0xf", "PR_SET_NAME: a name is for those who look"),
     ("prctl", "", "0x41555856", "PR_GET_AUXV: the standard library asks for features"),
     ("prctl", "myshim", "0x1", "PR_SET_PDEATHSIG: the end of the daemon's channel says the same"),
+    ("openat", "myshim:main", "/oom_score_adj", "main puts its own score back, or ends"),
+    ("write", "myshim:main", "/oom_score_adj", "main puts its own score back, or ends"),
     ("openat", "myshim:main", "/seccomp/", "the cache of filters: the filter is compiled"),
     ("statx", "", "", "how long a file is: a hint for the read that follows"),
     ("read", "myshim:main", "/seccomp/", "the cache of filters: the filter is compiled"),

@@ -22,10 +22,9 @@ use crate::{At, Call, Error, Kind, Result};
 #[derive(Debug)]
 pub struct EmptyMountNamespace(OwnedFd);
 
-/// The way back out of an [`EmptyMountNamespace`].
+/// The way back from where it is made.
 #[derive(Debug)]
-#[must_use = "the process stays in the empty namespace"]
-pub struct Visit {
+struct Visit {
     namespace: OwnedFd,
     root: OwnedFd,
     cwd: OwnedFd,
@@ -59,15 +58,14 @@ impl EmptyMountNamespace {
             && plan.hooks.create_container.is_empty()
     }
 
-    /// Moves the calling process in, until [`Visit::end`]; it has one thread.
+    /// Moves the calling process in; it has one thread, and a [`Base`](crate::apply::base::Base) to
+    /// go back to.
     ///
     /// # Errors
     /// Those of setns(2).
-    pub fn enter(&self) -> Result<Visit> {
-        let visit = Visit::begin()?;
+    pub fn enter(&self) -> Result<()> {
         nix::sched::setns(&self.0, CloneFlags::CLONE_NEWNS)
-            .call(|| "setns(<empty mount namespace>)".to_owned())?;
-        Ok(visit)
+            .call(|| "setns(<empty mount namespace>)".to_owned())
     }
 }
 
@@ -84,11 +82,7 @@ impl Visit {
         })
     }
 
-    /// Moves the calling process back to where it came from.
-    ///
-    /// # Errors
-    /// Those of setns(2), chroot(2) and fchdir(2).
-    pub fn end(self) -> Result<()> {
+    fn end(self) -> Result<()> {
         nix::sched::setns(&self.namespace, CloneFlags::CLONE_NEWNS)
             .call(|| "setns(<mount namespace of before>)".to_owned())?;
         // setns(2) makes the namespace's own root the process's.

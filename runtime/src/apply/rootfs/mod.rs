@@ -45,7 +45,7 @@ use crate::sys::mount::Tree;
 use crate::sys::procfs::Procfs;
 
 pub use build::build;
-pub use empty::{EmptyMountNamespace, Visit};
+pub use empty::EmptyMountNamespace;
 pub use prepare::{PreparedRootfs, UserNamespaceOf, detach_from_host, prepare};
 
 /// What [`build`] has to know beside the plan of the root.

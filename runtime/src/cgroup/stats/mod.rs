@@ -8,10 +8,10 @@ mod parse;
 mod v1;
 mod v2;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 
 use super::{CgroupPaths, Version, files};
 use crate::error::{Error, Kind, Result};
@@ -53,70 +53,72 @@ impl Stats {
     /// `NotFound` when the cgroup is gone.
     pub fn read(paths: &CgroupPaths) -> Result<Stats> {
         let is_v1 = paths.directories.iter().any(|d| d.version == Version::V1);
-        match paths.directories.first() {
-            Some(directory) if directory.path.exists() => Ok(match is_v1 {
-                true => Stats::V1(Box::new(v1::read(paths))),
-                false => Stats::V2(Box::new(v2::read(&directory.path))),
-            }),
-            gone => Err(Error::new(Kind::NotFound(match gone {
-                Some(directory) => format!("cgroup {}", directory.path.display()),
-                None => "cgroup of the container".to_owned(),
-            }))),
-        }
+        // The one with the most files stands for all.
+        let memory = paths.v1("memory");
+        let Some(directory) = memory.or(paths.directories.first().map(|first| &*first.path)) else {
+            return Err(Error::new(Kind::NotFound("cgroup of the container".to_owned())));
+        };
+        let Ok(open) = files::open(directory, OFlags::PATH | OFlags::DIRECTORY) else {
+            return Err(Error::new(Kind::NotFound(format!("cgroup {}", directory.display()))));
+        };
+        let source = Source { directory: Some(directory), open: Some(open.as_fd()) };
+        Ok(match is_v1 {
+            true => Stats::V1(Box::new(v1::read(paths, memory.map(|_| source)))),
+            false => Stats::V2(Box::new(v2::read(source))),
+        })
     }
 }
 
 /// The files of one directory, which may not be there.
 #[derive(Clone, Copy)]
-struct Source<'a>(Option<&'a Path>, Option<BorrowedFd<'a>>);
+struct Source<'a> {
+    directory: Option<&'a Path>,
+    /// The same, where many files are read: the way to it is gone once then.
+    open: Option<BorrowedFd<'a>>,
+}
 
 impl<'a> Source<'a> {
     fn new(directory: Option<&'a Path>) -> Self {
-        Source(directory, None)
+        Source { directory, open: None }
     }
 
-    /// Where many files are read: the same directory, open. The way to it is gone once then.
-    fn within(self, open: Option<&'a OwnedFd>) -> Self {
-        Source(self.0, open.map(AsFd::as_fd))
-    }
-
-    fn open(self) -> Option<OwnedFd> {
-        files::open(self.0?, OFlags::PATH | OFlags::DIRECTORY).ok()
-    }
-
-    /// A file that cannot be read is one that has no figures.
-    fn text(self, file: &str) -> Option<String> {
-        match self.1 {
-            Some(directory) => files::try_read_at(directory, file).ok(),
-            None => files::try_read(&self.0?.join(file)).ok(),
-        }
+    /// What `look` finds in the file. One that cannot be read is one that has no figures.
+    fn text<T>(self, file: &str, look: impl FnOnce(&str) -> T) -> Option<T> {
+        let fd = match self.open {
+            Some(directory) => {
+                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+                rustix::fs::openat(directory, file, flags, Mode::empty())
+            }
+            None => files::open(&self.directory?.join(file), OFlags::RDONLY),
+        };
+        files::look_at(fd.ok()?, look).ok()
     }
 
     fn has(self, file: &str) -> bool {
-        self.0.is_some_and(|directory| directory.join(file).exists())
+        self.directory.is_some_and(|directory| directory.join(file).exists())
     }
 
     fn number(self, file: &str) -> Option<u64> {
-        parse::number(self.text(file)?.trim())
+        self.text(file, |text| parse::number(text.trim()))?
     }
 
     /// The value of a key in a file of lines `key value`.
     fn value(self, file: &str, key: &str) -> Option<u64> {
-        files::flat_value(&self.text(file)?, key).and_then(parse::number)
+        self.text(file, |text| files::flat_value(text, key).and_then(parse::number))?
     }
 
     fn numbers(self, file: &str) -> Vec<u64> {
-        let text = self.text(file).unwrap_or_default();
-        text.split_whitespace().filter_map(parse::number).collect()
+        let numbers = |text: &str| text.split_whitespace().filter_map(parse::number).collect();
+        self.text(file, numbers).unwrap_or_default()
     }
 
     fn pressure(self, file: &str) -> Option<Pressure> {
-        parse::pressure(&self.text(file)?)
+        self.text(file, parse::pressure)?
     }
 
     fn rdma(self) -> Option<RdmaStats> {
-        let current = parse::rdma(&self.text("rdma.current")?);
-        Some(RdmaStats { current, limit: parse::rdma(&self.text("rdma.max").unwrap_or_default()) })
+        let current = self.text("rdma.current", parse::rdma)?;
+        Some(RdmaStats { current, limit: self.text("rdma.max", parse::rdma).unwrap_or_default() })
     }
 }
 

@@ -158,19 +158,16 @@ pub struct BlkioEntry {
     pub value: u64,
 }
 
-pub(super) fn read(paths: &CgroupPaths) -> StatsV1 {
+pub(super) fn read(paths: &CgroupPaths, memory: Option<Source<'_>>) -> StatsV1 {
     let of = |controller: &str| Source::new(paths.v1(controller));
-    let memory = of("memory");
-    let open = memory.open();
-    let memory = memory.within(open.as_ref());
     StatsV1 {
         hugetlb: hugetlb(paths),
         pids: pids(of("pids")),
         cpu: cpu(of("cpu"), of("cpuacct")),
-        memory: memory.0.is_some().then(|| memory_stats(memory)),
+        memory: memory.map(memory_stats),
         blkio: paths.v1("blkio").is_some().then(|| blkio(of("blkio"))),
         rdma: of("rdma").rdma(),
-        oom_control: memory.text("memory.oom_control").map(|text| OomControl::parse(&text)),
+        oom_control: memory.and_then(|memory| memory.text("memory.oom_control", OomControl::parse)),
     }
 }
 
@@ -183,17 +180,18 @@ fn pids(source: Source<'_>) -> Option<PidsStats> {
 fn cpu(cpu: Source<'_>, cpuacct: Source<'_>) -> CpuStatsV1 {
     // cpuacct.stat counts clock ticks.
     let ns_per_tick = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
-    let stat = cpuacct.text("cpuacct.stat").unwrap_or_default();
-    let ns = |key: &str| {
-        let ticks = files::flat_value(&stat, key).and_then(parse::number).unwrap_or_default();
+    let ns = |stat: &str, key: &str| {
+        let ticks = files::flat_value(stat, key).and_then(parse::number).unwrap_or_default();
         ticks.saturating_mul(ns_per_tick)
     };
+    let both = |stat: &str| (ns(stat, "system"), ns(stat, "user"));
+    let (kernel, user) = cpuacct.text("cpuacct.stat", both).unwrap_or_default();
     CpuStatsV1 {
         total: cpuacct.number("cpuacct.usage").unwrap_or_default(),
-        kernel: ns("system"),
-        user: ns("user"),
+        kernel,
+        user,
         per_cpu: cpuacct.numbers("cpuacct.usage_percpu"),
-        throttling: Throttling::parse(&cpu.text("cpu.stat").unwrap_or_default()),
+        throttling: cpu.text("cpu.stat", Throttling::parse).unwrap_or_default(),
     }
 }
 
@@ -208,7 +206,7 @@ fn memory_stats(source: Source<'_>) -> MemoryStatsV1 {
         }
     };
     MemoryStatsV1 {
-        stat: MemoryStatV1::parse(&source.text("memory.stat").unwrap_or_default()),
+        stat: source.text("memory.stat", MemoryStatV1::parse).unwrap_or_default(),
         usage: entry("memory"),
         swap: entry("memory.memsw"),
         kernel: entry("memory.kmem"),
@@ -222,7 +220,7 @@ fn hugetlb(paths: &CgroupPaths) -> Vec<HugetlbStatsV1> {
         Some(directory) => (Source::new(Some(directory)), true),
         None => (Source::new(paths.v2()), false),
     };
-    if source.0.is_none() {
+    if source.directory.is_none() {
         return Vec::new();
     }
     let stats = |pagesize: &String| {
@@ -242,8 +240,8 @@ fn hugetlb(paths: &CgroupPaths) -> Vec<HugetlbStatsV1> {
 fn blkio(source: Source<'_>) -> BlkioStats {
     let mut names = DeviceName::default();
     let mut entries = |files: &[String]| {
-        let text = files.iter().find_map(|file| source.text(file));
-        text.map(|text| blkio_entries(&text, &mut names)).unwrap_or_default()
+        let mut entries = |text: &str| blkio_entries(text, &mut names);
+        files.iter().find_map(|file| source.text(file, &mut entries)).unwrap_or_default()
     };
     let mut throttled = |name: &str| {
         // Since Linux 4.18 with the cgroups below; all that there is before.

@@ -1,7 +1,5 @@
 //! The figures of a v2 cgroup.
 
-use std::path::Path;
-
 use super::parse::{self, Pressure, counters};
 use super::{PidsStats, RdmaStats, Source};
 
@@ -148,31 +146,28 @@ pub struct HugetlbStatsV2 {
     pub failcnt: u64,
 }
 
-pub(super) fn read(directory: &Path) -> StatsV2 {
-    let source = Source::new(Some(directory));
-    let open = source.open();
-    let source = source.within(open.as_ref());
+pub(super) fn read(source: Source<'_>) -> StatsV2 {
     StatsV2 {
         pids: source.number("pids.current").map(|current| PidsStats {
             current,
             limit: source.number("pids.max").unwrap_or_default(),
         }),
         cpu: CpuStatsV2 {
-            stat: CpuStatV2::parse(&source.text("cpu.stat").unwrap_or_default()),
+            stat: source.text("cpu.stat", CpuStatV2::parse).unwrap_or_default(),
             psi: source.pressure("cpu.pressure"),
         },
         memory: memory(source),
         rdma: source.rdma(),
         io: source
-            .text("io.stat")
-            .map(|text| IoStats { usage: io_entries(&text), psi: source.pressure("io.pressure") }),
+            .text("io.stat", io_entries)
+            .map(|usage| IoStats { usage, psi: source.pressure("io.pressure") }),
         hugetlb: hugetlb(source),
-        memory_events: source.text("memory.events").map(|text| MemoryEvents::parse(&text)),
+        memory_events: source.text("memory.events", MemoryEvents::parse),
     }
 }
 
 fn memory(source: Source<'_>) -> Option<MemoryStatsV2> {
-    let stat = MemoryStatV2::parse(&source.text("memory.stat")?);
+    let stat = source.text("memory.stat", MemoryStatV2::parse)?;
     let number = |file: &str| source.number(file).unwrap_or_default();
     Some(MemoryStatsV2 {
         stat,
@@ -260,7 +255,7 @@ mod tests {
         ] {
             std::fs::write(directory.join(file), content).unwrap();
         }
-        let stats = read(&directory);
+        let stats = read(Source::new(Some(&directory)));
         std::fs::remove_dir_all(&directory).unwrap();
         assert_eq!(stats.pids, Some(PidsStats { current: 3, limit: u64::MAX }));
         assert_eq!(stats.cpu.stat.nr_bursts, 2);

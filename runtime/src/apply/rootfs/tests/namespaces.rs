@@ -1,7 +1,9 @@
 //! Propagation, and roots that are not entered the usual way.
 
 use super::*;
+use crate::apply::base::Base;
 use crate::plan::MountIdMap;
+use crate::sys::process::SingleThreaded;
 
 /// Mounts a tmpfs from the host's side, as `mount` in another terminal would.
 fn mount_on_host(scene: &Scene, below: &str) {
@@ -175,6 +177,9 @@ fn a_container_that_starts_from_nothing_is_the_same() {
         };
         let before = scene.host_mounts();
         let own = std::fs::read_link("/proc/self/ns/mnt").unwrap();
+        let single = SingleThreaded::verify().unwrap();
+        let base =
+            Base::of(rustix::process::Pid::from_raw(scene.witness.as_raw()).unwrap()).unwrap();
         let empty = EmptyMountNamespace::make().unwrap();
         assert_eq!(std::fs::read_link("/proc/self/ns/mnt").unwrap(), own);
         assert_eq!(scene.host_mounts(), before);
@@ -182,7 +187,10 @@ fn a_container_that_starts_from_nothing_is_the_same() {
         let seen = |old_tree| {
             let prepared = scene.prepare(&rootfs).unwrap();
             let (read, write) = rustix::pipe::pipe().unwrap();
-            let visit = matches!(old_tree, OldTree::Empty).then(|| empty.enter().unwrap());
+            let visits = matches!(old_tree, OldTree::Empty);
+            if visits {
+                empty.enter().unwrap();
+            }
             let init = forked(|| {
                 scene.become_init();
                 let around = Surroundings {
@@ -199,8 +207,8 @@ fn a_container_that_starts_from_nothing_is_the_same() {
                 assert_eq!(names("/volume"), ["mark"]);
                 rustix::io::write(&write, without_ids(&scene.mounts()).as_bytes()).unwrap();
             });
-            if let Some(visit) = visit {
-                visit.end().unwrap();
+            if visits {
+                base.back(&single, crate::apply::namespaces::MOUNT.flag).unwrap();
             }
             join(init);
             let mut seen = vec![0; 1 << 16];
