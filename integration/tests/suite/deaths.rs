@@ -49,6 +49,12 @@ pub(crate) fn held(t: &Test, name: &str) -> u32 {
     such(t, name, |pid| status(pid, "SigBlk").is_some_and(is_held))
 }
 
+/// Lets a process that is held go on.
+pub(crate) fn let_go(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+}
+
 #[track_caller]
 fn such(t: &Test, name: &str, is_it: impl Fn(u32) -> bool) -> u32 {
     let find = || {
@@ -240,8 +246,7 @@ impl<'a> Rig<'a> {
         std::thread::scope(|scope| {
             let answer = scope.spawn(|| call(shim));
             let held = held(self.t, name);
-            let pid = i32::try_from(held).ok().and_then(rustix::process::Pid::from_raw).unwrap();
-            rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+            let_go(held);
             (held, answer.join().unwrap().unwrap())
         })
     }

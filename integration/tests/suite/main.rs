@@ -15,6 +15,7 @@ mod deaths;
 mod facts;
 #[cfg(target_arch = "x86_64")]
 mod faults;
+mod hazards;
 mod hook_lifecycle;
 mod hooks;
 mod io;
@@ -32,7 +33,6 @@ mod rpc;
 mod scale;
 mod seccomp;
 mod seccomp_notify;
-mod security;
 mod settings;
 mod start_dialects;
 mod systemd;
@@ -52,7 +52,15 @@ fn main() -> ExitCode {
         cgroup_v2::CLAIMS,
         systemd::CLAIMS,
         seccomp::CLAIMS,
-        security::CLAIMS,
+        hazards::binary::CLAIMS,
+        hazards::procfs::CLAIMS,
+        hazards::root::CLAIMS,
+        hazards::devices::CLAIMS,
+        hazards::users::CLAIMS,
+        hazards::specs::CLAIMS,
+        hazards::sizes::CLAIMS,
+        hazards::service::CLAIMS,
+        hazards::races::CLAIMS,
         apparmor::CLAIMS,
         hooks::CLAIMS,
         hook_lifecycle::CLAIMS,
