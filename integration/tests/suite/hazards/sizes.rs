@@ -66,7 +66,7 @@ fn with_peak<T: Send>(
 }
 
 fn a_config_of_a_gigabyte_is_refused_unread(t: &Test) {
-    // Seen to fail (a peak of a gigabyte) without the comparison of the size in spec/json.rs.
+    // Seen to fail (it is read to its end) without the comparison of the size in spec/json.rs.
     let rig = deaths::Rig::new(t, "web", "myshim:main/Failed", |spec| spec.args(&["true"]));
     let text = fs::read_to_string(rig.bundle.dir.join("config.json")).unwrap();
     gigabyte(&rig.bundle.dir.join("config.json"), &text);
