@@ -36,6 +36,7 @@ mod seccomp;
 mod seccomp_notify;
 mod security;
 mod settings;
+mod spawner;
 mod start_dialects;
 mod systemd;
 mod user_namespaces;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         no_runc::CLAIMS,
         crash::CLAIMS,
         deaths::CLAIMS,
+        spawner::CLAIMS,
         restart::CLAIMS,
         scale::CLAIMS,
         scarcity::CLAIMS,
