@@ -21,6 +21,7 @@ mod hooks;
 mod io;
 mod lifecycle;
 mod mounts;
+mod neighbour;
 mod net_devices;
 mod no_runc;
 mod oom;
@@ -31,9 +32,11 @@ mod restart;
 mod rootless;
 mod rpc;
 mod scale;
+mod scarcity;
 mod seccomp;
 mod seccomp_notify;
 mod settings;
+mod spawner;
 mod start_dialects;
 mod systemd;
 mod user_namespaces;
@@ -79,8 +82,10 @@ fn main() -> ExitCode {
         no_runc::CLAIMS,
         crash::CLAIMS,
         deaths::CLAIMS,
+        spawner::CLAIMS,
         restart::CLAIMS,
         scale::CLAIMS,
+        scarcity::CLAIMS,
         counts::CLAIMS,
         #[cfg(target_arch = "x86_64")]
         faults::CLAIMS,
