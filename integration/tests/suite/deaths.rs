@@ -44,9 +44,14 @@ fn named(t: &Test, name: &str) -> u32 {
 /// [`named`], once it is held (see the runtime's `process::hold`).
 #[track_caller]
 pub(crate) fn held(t: &Test, name: &str) -> u32 {
-    // SIGPWR's number is 30.
-    let is_held = |mask: String| u64::from_str_radix(&mask, 16).is_ok_and(|m| m & (1 << 29) != 0);
-    such(t, name, |pid| status(pid, "SigBlk").is_some_and(is_held))
+    such(t, name, is_held)
+}
+
+/// Blocks SIGPWR, whose number is 30, and nothing else: who is about to execute a program may for a
+/// moment block all.
+pub(crate) fn is_held(pid: u32) -> bool {
+    let mask = status(pid, "SigBlk").unwrap_or_default();
+    u64::from_str_radix(&mask, 16) == Ok(1 << 29)
 }
 
 /// Lets a process that is held go on.

@@ -6,6 +6,7 @@ mod apparmor;
 mod bad_input;
 mod cgroup_v2;
 mod cgroups;
+mod containerd_deaths;
 mod counts;
 mod crash;
 mod ctr_exec;
@@ -84,6 +85,7 @@ fn main() -> ExitCode {
         deaths::CLAIMS,
         spawner::CLAIMS,
         restart::CLAIMS,
+        containerd_deaths::CLAIMS,
         scale::CLAIMS,
         scarcity::CLAIMS,
         counts::CLAIMS,
