@@ -58,26 +58,27 @@ pub(crate) struct Made {
 }
 
 /// Forks the spawner: before tokio, while the daemon is small and nothing is open that it should
-/// not inherit.
+/// not inherit. One that takes another's place gets the `oom_score_adj` that the first one had.
 ///
 /// # Errors
 /// Several threads, or clone3(2).
-pub(crate) fn fork_spawner() -> Result<(Spawner, Child)> {
+pub(crate) fn fork_spawner(oom_score_adj: Option<i32>) -> Result<(Spawner, Child)> {
     let single = SingleThreaded::verify()
         .ok_or_else(|| Error::new(Kind::State("the daemon has more than one thread".into())))?;
-    Spawner::fork(&single, Some(SECCOMP_CACHE.into()))
+    Spawner::fork(&single, Some(SECCOMP_CACHE.into()), oom_score_adj)
 }
 
 impl Runtime {
-    /// Takes the spawner over. In tokio's context.
+    /// Takes the spawner over, which has this `oom_score_adj`. In tokio's context.
     ///
     /// # Errors
     /// epoll_ctl(2).
     pub(crate) fn new(
-        (spawner, child): (Spawner, Child),
+        spawner: (Spawner, Child),
+        oom_score_adj: i32,
         reaper: Arc<Reaper>,
     ) -> Result<Arc<Runtime>> {
-        let mains = Mains::new((spawner, child), Arc::clone(&reaper))?;
+        let mains = Mains::new(spawner, oom_score_adj, Arc::clone(&reaper))?;
         Ok(Arc::new(Runtime { mains, reaper, journal: Journal::default() }))
     }
 

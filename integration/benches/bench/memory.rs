@@ -78,6 +78,12 @@ pub(crate) fn table(options: &Options, place: &Place<'_>) -> String {
     text + "\n"
 }
 
+fn execute(shim: &mut Shim<'_>, execs: usize) {
+    for _ in 0..execs {
+        shim.exec("m0");
+    }
+}
+
 fn line(options: &Options, place: &Place<'_>, binary: &Binary) -> String {
     let mut shim = Shim::start(place, binary, &format!("m-{}", binary.name));
     shim.sleeper("m0");
@@ -88,9 +94,9 @@ fn line(options: &Options, place: &Place<'_>, binary: &Binary) -> String {
     let many = of_shim(pid);
     (1..=MORE).for_each(|n| shim.end(&format!("m{n}")));
     let gone = of_shim(pid);
-    (0..FIRST_EXECS).for_each(|_| drop(shim.exec("m0")));
+    execute(&mut shim, FIRST_EXECS);
     let before = of_shim(pid);
-    (0..options.execs).for_each(|_| drop(shim.exec("m0")));
+    execute(&mut shim, options.execs);
     let after = of_shim(pid);
     shim.end("m0");
     shim.shutdown();

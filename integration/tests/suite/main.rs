@@ -6,6 +6,7 @@ mod apparmor;
 mod bad_input;
 mod cgroup_v2;
 mod cgroups;
+mod containerd_deaths;
 mod counts;
 mod crash;
 mod ctr_exec;
@@ -15,6 +16,7 @@ mod deaths;
 mod facts;
 #[cfg(target_arch = "x86_64")]
 mod faults;
+mod hazards;
 mod hook_lifecycle;
 mod hooks;
 mod io;
@@ -34,8 +36,8 @@ mod scale;
 mod scarcity;
 mod seccomp;
 mod seccomp_notify;
-mod security;
 mod settings;
+mod spawner;
 mod start_dialects;
 mod systemd;
 mod user_namespaces;
@@ -54,7 +56,15 @@ fn main() -> ExitCode {
         cgroup_v2::CLAIMS,
         systemd::CLAIMS,
         seccomp::CLAIMS,
-        security::CLAIMS,
+        hazards::binary::CLAIMS,
+        hazards::procfs::CLAIMS,
+        hazards::root::CLAIMS,
+        hazards::devices::CLAIMS,
+        hazards::users::CLAIMS,
+        hazards::specs::CLAIMS,
+        hazards::sizes::CLAIMS,
+        hazards::service::CLAIMS,
+        hazards::races::CLAIMS,
         apparmor::CLAIMS,
         hooks::CLAIMS,
         hook_lifecycle::CLAIMS,
@@ -73,7 +83,9 @@ fn main() -> ExitCode {
         no_runc::CLAIMS,
         crash::CLAIMS,
         deaths::CLAIMS,
+        spawner::CLAIMS,
         restart::CLAIMS,
+        containerd_deaths::CLAIMS,
         scale::CLAIMS,
         scarcity::CLAIMS,
         counts::CLAIMS,

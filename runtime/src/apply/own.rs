@@ -33,8 +33,8 @@ pub enum Restored {
 /// prlimit(2); EACCES for an OOM score below the present one without CAP_SYS_RESOURCE.
 pub fn prepare(process: &Process) -> Result<Changed> {
     let limits = rlimits::raise(&process.rlimits).at("process.rlimits")?;
-    let set = |score| set_oom_score(score).at("process.oomScoreAdj");
-    let oom_score = process.oom_score_adj.map(set).transpose()?;
+    let change = |score| change_oom_score(score).at("process.oomScoreAdj");
+    let oom_score = process.oom_score_adj.map(change).transpose()?;
     Ok(Changed { limits, oom_score })
 }
 
@@ -51,9 +51,16 @@ impl Changed {
 }
 
 /// Returns the one before.
-fn set_oom_score(score: i32) -> Result<String> {
+fn change_oom_score(score: i32) -> Result<String> {
     let before = std::fs::read_to_string(OOM_SCORE).call(|| format!("read({OOM_SCORE})"))?;
-    std::fs::write(OOM_SCORE, score.to_string())
-        .call(|| format!("write({OOM_SCORE}, \"{score}\")"))?;
-    Ok(before)
+    set_oom_score(score).map(|()| before)
+}
+
+/// Sets this process's oom_score_adj, by the host's own procfs, which no container can have
+/// changed.
+///
+/// # Errors
+/// EACCES for one below the present one without CAP_SYS_RESOURCE.
+pub fn set_oom_score(score: i32) -> Result<()> {
+    std::fs::write(OOM_SCORE, score.to_string()).call(|| format!("write({OOM_SCORE}, \"{score}\")"))
 }

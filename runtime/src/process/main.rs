@@ -2,7 +2,6 @@
 //! before, after hooks or a failure, ends with the answer.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 
 use super::channel::{Channel, Received};
 use super::operation::{End, Link, News, Role, Then, Wire};
@@ -41,9 +40,8 @@ pub(super) struct Inheritance {
 
 impl Inheritance {
     /// In the spawner.
-    pub(super) fn gather(seccomp_cache: Option<PathBuf>) -> Inheritance {
+    pub(super) fn gather(host: Result<Host>) -> Inheritance {
         let base = Base::of_parent();
-        let host = Host::read(seccomp_cache);
         let facts = host.and_then(|host| base.map(|base| (host, base)));
         Inheritance { facts, empty: EmptyMountNamespace::make().ok() }
     }

@@ -16,7 +16,9 @@ use super::channel::{self, Channel, Received};
 use super::main::{self, Inheritance};
 use super::operation::{Link, Operation, WaitingMain};
 use super::{Child, Request};
+use crate::apply::own;
 use crate::error::{Call, Error, Kind, Result};
+use crate::plan::Host;
 use crate::sys::process::{self, Clone, CloseHow, Forked, SingleThreaded};
 use crate::sys::socket::{self, Wait};
 
@@ -28,14 +30,16 @@ pub struct Spawner {
 
 impl Spawner {
     /// Forks the spawner. Compiled seccomp filters are kept in `seccomp_cache` (made with mode 0700
-    /// when needed). The daemon reaps it by the [`Child`]; it ends by itself when the handle
-    /// is dropped.
+    /// when needed). `oom_score_adj` is what containers are to inherit, where that is not the
+    /// caller's own. The daemon reaps it by the [`Child`]; it ends by itself when the handle is
+    /// dropped.
     ///
     /// # Errors
     /// socketpair(2), clone3(2).
     pub fn fork(
         single: &SingleThreaded,
         seccomp_cache: Option<PathBuf>,
+        oom_score_adj: Option<i32>,
     ) -> Result<(Spawner, Child)> {
         let (ours, theirs) =
             socket::pair().call(|| "socketpair(AF_UNIX, SOCK_SEQPACKET|SOCK_CLOEXEC)".into())?;
@@ -47,7 +51,11 @@ impl Spawner {
             Forked::Parent { pid, pidfd } => Ok((Spawner { socket: ours }, Child { pid, pidfd })),
             Forked::Child(single) => {
                 // Nobody reads a status but the daemon's log: 1 says that it never served.
-                let status = if serve(&theirs, &single, seccomp_cache).is_ok() { 0 } else { 1 };
+                let host = || {
+                    oom_score_adj.map_or(Ok(()), own::set_oom_score)?;
+                    Host::read(seccomp_cache)
+                };
+                let status = if serve(&theirs, &single, host).is_ok() { 0 } else { 1 };
                 process::exit(status)
             }
         }
@@ -132,7 +140,11 @@ impl AsFd for Spawner {
 }
 
 /// The spawner's whole life: 0, 1, 2 and the socket are all it keeps open.
-fn serve(socket: &OwnedFd, single: &SingleThreaded, seccomp_cache: Option<PathBuf>) -> Result<()> {
+fn serve(
+    socket: &OwnedFd,
+    single: &SingleThreaded,
+    host: impl FnOnce() -> Result<Host>,
+) -> Result<()> {
     const SOCKET: u32 = 3;
     process::reset_signals().call(|| "sigprocmask(SIG_SETMASK, {})".into())?;
     super::set_name(c"myshim:spawner");
@@ -141,7 +153,7 @@ fn serve(socket: &OwnedFd, single: &SingleThreaded, seccomp_cache: Option<PathBu
         .and_then(|socket| super::move_fd(socket, SOCKET))?;
     process::close_from(single, SOCKET + 1, CloseHow::Now)
         .call(|| format!("close_range({}, ~0, 0)", SOCKET + 1))?;
-    let inheritance = Inheritance::gather(seccomp_cache);
+    let inheritance = Inheritance::gather(host());
     loop {
         let mut byte = [0; 1];
         let (length, _) = socket::receive(socket.as_fd(), &mut byte, Wait::Block)

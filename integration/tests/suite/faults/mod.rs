@@ -13,6 +13,7 @@
 mod ground;
 mod operations;
 mod outcome;
+mod spawner;
 mod tolerated;
 
 use myshim_integration::claim::Claim;
@@ -34,6 +35,8 @@ pub(crate) const CLAIMS: &[Claim] = claims![
     every_system_call_of_pause_and_resume_fails_once.once().within(LIMIT),
     every_system_call_of_an_update_fails_once.once().within(LIMIT),
     every_system_call_of_kill_all_fails_once.once().within(LIMIT),
+    every_system_call_of_the_spawner_fails_once.once().within(LIMIT),
+    the_spawner_dies_in_front_of_each_of_its_calls.once().within(LIMIT),
     every_process_of_a_create_dies_once.once().within(LIMIT),
     every_process_of_a_create_with_everything_dies_once.once().within(LIMIT),
     every_process_of_an_exec_dies_once.once().within(LIMIT),
@@ -92,8 +95,10 @@ fn death_of(_: &Seen) -> Vec<Fault> {
 fn sweep(t: &Test, operation: &Operation, faults: fn(&Seen) -> Vec<Fault>) {
     let ground = Ground::new(t, operation);
     let way = ground.way();
-    // The spawner, and a main that waits, are not yet or no more about an operation.
-    let places = way.iter().filter(|seen| seen.place.process > 0 && seen.comm != "myshim:waits");
+    // The spawner is about no operation: see `spawner`. And what befalls a main that waits again
+    // is told to whoever comes next.
+    let waits = |seen: &Seen| seen.comm == "myshim:waits" && seen.name == "recvmsg";
+    let places = way.iter().filter(|seen| seen.place.process > 0 && !waits(seen));
     let all: Vec<(Place, Fault)> =
         places.flat_map(|seen| faults(seen).into_iter().map(|fault| (seen.place, fault))).collect();
     let count = all.len();
@@ -176,6 +181,14 @@ fn every_system_call_of_an_update_fails_once(t: &Test) {
 
 fn every_system_call_of_kill_all_fails_once(t: &Test) {
     sweep(t, &operations::KILL_ALL, errors_of);
+}
+
+fn every_system_call_of_the_spawner_fails_once(t: &Test) {
+    spawner::sweep(t, errors_of);
+}
+
+fn the_spawner_dies_in_front_of_each_of_its_calls(t: &Test) {
+    spawner::sweep(t, death_of);
 }
 
 fn every_process_of_a_create_dies_once(t: &Test) {
