@@ -56,6 +56,9 @@ const MORE: u64 = 10;
 /// Execs after which what grows at first has grown: buffers, and the heap's free lists.
 const FIRST_EXECS: usize = 500;
 
+/// Two pages, in KiB: by so much the same program differs from run to run.
+const FLAT: f64 = 8.0;
+
 /// A table with one shim per line.
 pub(crate) fn table(options: &Options, place: &Place<'_>) -> String {
     let execs = options.execs;
@@ -111,7 +114,7 @@ fn line(options: &Options, place: &Place<'_>, binary: &Binary) -> String {
         let grown = after.dirty.saturating_sub(before.dirty);
         note(
             &format!("Growth in {} execs, after the first {FIRST_EXECS}", options.execs),
-            0.0,
+            FLAT,
             grown,
             "KiB",
         );
