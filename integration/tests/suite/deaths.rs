@@ -54,6 +54,12 @@ pub(crate) fn is_held(pid: u32) -> bool {
     u64::from_str_radix(&mask, 16) == Ok(1 << 29)
 }
 
+/// Lets a process that is held go on.
+pub(crate) fn let_go(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+}
+
 #[track_caller]
 fn such(t: &Test, name: &str, is_it: impl Fn(u32) -> bool) -> u32 {
     let find = || {
@@ -245,8 +251,7 @@ impl<'a> Rig<'a> {
         std::thread::scope(|scope| {
             let answer = scope.spawn(|| call(shim));
             let held = held(self.t, name);
-            let pid = i32::try_from(held).ok().and_then(rustix::process::Pid::from_raw).unwrap();
-            rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+            let_go(held);
             (held, answer.join().unwrap().unwrap())
         })
     }

@@ -16,6 +16,7 @@ mod deaths;
 mod facts;
 #[cfg(target_arch = "x86_64")]
 mod faults;
+mod hazards;
 mod hook_lifecycle;
 mod hooks;
 mod io;
@@ -35,7 +36,6 @@ mod scale;
 mod scarcity;
 mod seccomp;
 mod seccomp_notify;
-mod security;
 mod settings;
 mod spawner;
 mod start_dialects;
@@ -56,7 +56,15 @@ fn main() -> ExitCode {
         cgroup_v2::CLAIMS,
         systemd::CLAIMS,
         seccomp::CLAIMS,
-        security::CLAIMS,
+        hazards::binary::CLAIMS,
+        hazards::procfs::CLAIMS,
+        hazards::root::CLAIMS,
+        hazards::devices::CLAIMS,
+        hazards::users::CLAIMS,
+        hazards::specs::CLAIMS,
+        hazards::sizes::CLAIMS,
+        hazards::service::CLAIMS,
+        hazards::races::CLAIMS,
         apparmor::CLAIMS,
         hooks::CLAIMS,
         hook_lifecycle::CLAIMS,
