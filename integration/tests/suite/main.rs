@@ -6,6 +6,7 @@ mod apparmor;
 mod bad_input;
 mod cgroup_v2;
 mod cgroups;
+mod churn;
 mod counts;
 mod crash;
 mod ctr_exec;
@@ -25,6 +26,7 @@ mod no_runc;
 mod oom;
 mod phases;
 mod pod;
+mod privilege;
 mod process;
 mod restart;
 mod rootless;
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         systemd::CLAIMS,
         seccomp::CLAIMS,
         security::CLAIMS,
+        privilege::CLAIMS,
         apparmor::CLAIMS,
         hooks::CLAIMS,
         hook_lifecycle::CLAIMS,
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         deaths::CLAIMS,
         restart::CLAIMS,
         scale::CLAIMS,
+        churn::CLAIMS,
         counts::CLAIMS,
         #[cfg(target_arch = "x86_64")]
         faults::CLAIMS,
