@@ -28,6 +28,7 @@ mod options;
 mod readiness;
 mod reaper;
 mod remains;
+mod room;
 mod seal;
 mod serve;
 mod serve_args;

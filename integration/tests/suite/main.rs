@@ -21,6 +21,7 @@ mod hooks;
 mod io;
 mod lifecycle;
 mod mounts;
+mod neighbour;
 mod net_devices;
 mod no_runc;
 mod oom;
@@ -32,10 +33,12 @@ mod restart;
 mod rootless;
 mod rpc;
 mod scale;
+mod scarcity;
 mod seccomp;
 mod seccomp_notify;
 mod security;
 mod settings;
+mod spawner;
 mod start_dialects;
 mod systemd;
 mod user_namespaces;
@@ -74,9 +77,11 @@ fn main() -> ExitCode {
         no_runc::CLAIMS,
         crash::CLAIMS,
         deaths::CLAIMS,
+        spawner::CLAIMS,
         restart::CLAIMS,
         scale::CLAIMS,
         churn::CLAIMS,
+        scarcity::CLAIMS,
         counts::CLAIMS,
         #[cfg(target_arch = "x86_64")]
         faults::CLAIMS,
