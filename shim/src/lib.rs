@@ -17,6 +17,8 @@ mod exit_file;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod handover;
+#[cfg(feature = "hold")]
+mod hold;
 mod info;
 mod io;
 mod journal;

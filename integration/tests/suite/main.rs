@@ -7,6 +7,7 @@ mod bad_input;
 mod cgroup_v2;
 mod cgroups;
 mod churn;
+mod containerd_deaths;
 mod counts;
 mod crash;
 mod ctr_exec;
@@ -16,6 +17,7 @@ mod deaths;
 mod facts;
 #[cfg(target_arch = "x86_64")]
 mod faults;
+mod hazards;
 mod hook_lifecycle;
 mod hooks;
 mod io;
@@ -36,7 +38,6 @@ mod scale;
 mod scarcity;
 mod seccomp;
 mod seccomp_notify;
-mod security;
 mod settings;
 mod spawner;
 mod start_dialects;
@@ -57,8 +58,16 @@ fn main() -> ExitCode {
         cgroup_v2::CLAIMS,
         systemd::CLAIMS,
         seccomp::CLAIMS,
-        security::CLAIMS,
         privilege::CLAIMS,
+        hazards::binary::CLAIMS,
+        hazards::procfs::CLAIMS,
+        hazards::root::CLAIMS,
+        hazards::devices::CLAIMS,
+        hazards::users::CLAIMS,
+        hazards::specs::CLAIMS,
+        hazards::sizes::CLAIMS,
+        hazards::service::CLAIMS,
+        hazards::races::CLAIMS,
         apparmor::CLAIMS,
         hooks::CLAIMS,
         hook_lifecycle::CLAIMS,
@@ -79,6 +88,7 @@ fn main() -> ExitCode {
         deaths::CLAIMS,
         spawner::CLAIMS,
         restart::CLAIMS,
+        containerd_deaths::CLAIMS,
         scale::CLAIMS,
         churn::CLAIMS,
         scarcity::CLAIMS,

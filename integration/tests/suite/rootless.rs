@@ -18,7 +18,7 @@ pub(crate) const CLAIMS: &[Claim] = claims![
 ];
 
 /// The test on a containerd of the user's.
-fn rootless(t: &Test) -> (Test, Daemon) {
+pub(crate) fn rootless(t: &Test) -> (Test, Daemon) {
     let daemon = rootless::start(t.version(), &t.dir.join("c"), &t.endpoint.namespace);
     import(daemon.endpoint(), &t.dir);
     (t.on(&daemon), daemon)
@@ -86,7 +86,7 @@ fn the_hosts_sys_is_bound_beside_the_hosts_network(t: &Test) {
     t.finish();
 }
 
-fn chown_tree(path: &std::path::Path) {
+pub(crate) fn chown_tree(path: &std::path::Path) {
     lchown(path, Some(USER), Some(USER)).unwrap();
     if path.is_dir() && !path.is_symlink() {
         for entry in fs::read_dir(path).unwrap() {
