@@ -108,6 +108,8 @@ pub(super) struct Target<'a> {
     handover: Settled<'a>,
     /// A filter that is loaded as the last thing, so that it need not allow what comes before.
     filter: Option<&'a Seccomp>,
+    /// What the execve enters: the policy may refuse that.
+    selinux_label: Option<&'a str>,
 }
 
 impl<'a> Target<'a> {
@@ -121,6 +123,7 @@ impl<'a> Target<'a> {
         procfs: &Procfs,
     ) -> Result<Target<'a>> {
         if plan.new_keyring {
+            lsm::label_keys(procfs, plan).at("session keyring")?;
             keyring::join(id).at("session keyring")?;
         }
         scheduling::apply(plan).at("scheduling")?;
@@ -142,7 +145,12 @@ impl<'a> Target<'a> {
         if let Some(filter) = early.filter(|_| plan.no_new_privileges) {
             load(filter, main)?;
         }
-        Ok(Target { program, handover, filter: filter.filter(|_| early.is_none()) })
+        Ok(Target {
+            program,
+            handover,
+            filter: filter.filter(|_| early.is_none()),
+            selinux_label: plan.selinux_label.as_deref(),
+        })
     }
 
     /// Waits for start, and executes the program; `init` is the plan of a
@@ -181,7 +189,11 @@ impl<'a> Target<'a> {
         if let Some(filter) = self.filter {
             seccomp::load(filter).at("seccomp")?;
         }
-        Err(self.program.execute())
+        let error = self.program.execute();
+        Err(match self.selinux_label {
+            Some(label) => error.at(format!("process.selinuxLabel {label:?}")),
+            None => error,
+        })
     }
 }
 
