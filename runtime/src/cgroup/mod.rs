@@ -23,6 +23,7 @@ mod devices;
 mod entry;
 mod files;
 mod freezer;
+mod kernel_log;
 mod layout;
 mod limit_hit;
 mod oom;
