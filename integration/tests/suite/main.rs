@@ -33,9 +33,12 @@ mod scale;
 mod seccomp;
 mod seccomp_notify;
 mod security;
+mod selinux;
 mod settings;
 mod start_dialects;
 mod systemd;
+#[cfg(target_arch = "x86_64")]
+mod throttled;
 mod user_namespaces;
 
 use std::process::ExitCode;
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         seccomp::CLAIMS,
         security::CLAIMS,
         apparmor::CLAIMS,
+        selinux::CLAIMS,
         hooks::CLAIMS,
         hook_lifecycle::CLAIMS,
         user_namespaces::CLAIMS,
@@ -74,6 +78,8 @@ fn main() -> ExitCode {
         restart::CLAIMS,
         scale::CLAIMS,
         counts::CLAIMS,
+        #[cfg(target_arch = "x86_64")]
+        throttled::CLAIMS,
         #[cfg(target_arch = "x86_64")]
         faults::CLAIMS,
     ])
