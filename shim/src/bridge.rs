@@ -21,6 +21,7 @@ use crate::journal::Journal;
 use crate::lost;
 use crate::readiness::{self, Polled};
 use crate::reaper::{Process, Reaper};
+use crate::room::Room;
 
 pub(crate) use runtime::process::{
     Child, CreateOptions, CreateRequest, DeleteRequest, ExecRequest, ExtraFds, Facts,
@@ -56,26 +57,27 @@ pub(crate) struct Made {
 }
 
 /// Forks the spawner: before tokio, while the daemon is small and nothing is open that it should
-/// not inherit.
+/// not inherit. One that takes another's place gets the `oom_score_adj` that the first one had.
 ///
 /// # Errors
 /// Several threads, or clone3(2).
-pub(crate) fn fork_spawner() -> Result<(Spawner, Child)> {
+pub(crate) fn fork_spawner(oom_score_adj: Option<i32>) -> Result<(Spawner, Child)> {
     let single = SingleThreaded::verify()
         .ok_or_else(|| Error::new(Kind::State("the daemon has more than one thread".into())))?;
-    Spawner::fork(&single, Some(SECCOMP_CACHE.into()))
+    Spawner::fork(&single, Some(SECCOMP_CACHE.into()), oom_score_adj)
 }
 
 impl Runtime {
-    /// Takes the spawner over. In tokio's context.
+    /// Takes the spawner over, which has this `oom_score_adj`. In tokio's context.
     ///
     /// # Errors
     /// epoll_ctl(2).
     pub(crate) fn new(
-        (spawner, child): (Spawner, Child),
+        spawner: (Spawner, Child),
+        oom_score_adj: i32,
         reaper: Arc<Reaper>,
     ) -> Result<Arc<Runtime>> {
-        let mains = Mains::new((spawner, child), Arc::clone(&reaper))?;
+        let mains = Mains::new(spawner, oom_score_adj, Arc::clone(&reaper))?;
         Ok(Arc::new(Runtime { mains, reaper, journal: Journal::default() }))
     }
 
@@ -199,11 +201,12 @@ impl Runtime {
     /// The one answer of an operation.
     async fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Asked> {
         let begin = Instant::now();
+        let mut room = Some(Room::make(to_come(request))?);
         let (operation, main) = self.mains.submit(request, fds).await?;
         let mut operation = polled(operation)?;
         let mut made = Vec::new();
         let answer = loop {
-            match next(&mut operation).await? {
+            match next(&mut operation, &mut room).await? {
                 Answer::Forked(child) => made.push(self.reaper.adopt(child)?),
                 answer => break answer,
             }
@@ -292,9 +295,27 @@ fn unexpected(answer: &Answer) -> Error {
     Error::new(Kind::Corrupt(format!("main answered with what was not asked for: {answer:?}")))
 }
 
-async fn next(operation: &mut AsyncFd<Polled<Operation>>) -> Result<Answer> {
+/// How many descriptors a request may bring: of an intermediate and of an init or tenant their
+/// pidfds, a start channel, a console, a memfd with an answer that is large; and what the daemon
+/// opens to watch a new container for OOM kills. What ends and removes containers needs none: it may
+/// be the cure.
+fn to_come(request: &Request) -> usize {
+    const WATCH: usize = 3;
+    match request {
+        Request::Create(_) => 5 + WATCH,
+        Request::Exec(_) => 5,
+        _ => 0,
+    }
+}
+
+async fn next(
+    operation: &mut AsyncFd<Polled<Operation>>,
+    room: &mut Option<Room>,
+) -> Result<Answer> {
     loop {
         let mut ready = operation.readable_mut().await.call(|| "epoll_wait(operation)".into())?;
+        // The answer comes once, with all that it brings.
+        drop(room.take());
         match ready.get_inner_mut().0.try_next()? {
             Some(answer) => return Ok(answer),
             None => ready.clear_ready(),

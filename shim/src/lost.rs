@@ -37,6 +37,19 @@ pub(crate) async fn adopt(reaper: &Arc<Reaper>) -> Vec<Process> {
     adopted.collect()
 }
 
+/// Takes over mains that nobody tells of, after a spawner has died or could not tell: they end by
+/// themselves. What has been told of is adopted, or in the hands of whoever calls this.
+pub(crate) fn adopt_mains(reaper: &Arc<Reaper>) {
+    let own = std::process::id().to_string();
+    for (pid, stat) in children_of(&own).filter(|(pid, _)| !reaper.has(*pid)) {
+        if is_unnamed(&stat)
+            && let Err(error) = open(pid).and_then(|child| reaper.adopt(child))
+        {
+            warn!(pid, %error, "a lost main stays a zombie");
+        }
+    }
+}
+
 /// The number cannot be another process's: the child is ours, and not reaped.
 fn open(pid: i32) -> Result<Child> {
     let pidfd = Pid::from_raw(pid)
@@ -50,24 +63,35 @@ fn open(pid: i32) -> Result<Child> {
 /// first request is one as well, and not lost.
 fn untold(reaper: &Reaper) -> Vec<i32> {
     let own = std::process::id().to_string();
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let is_untold = |pid: &i32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        is_silent_zombie(&stat, &own) && !reaper.has(*pid)
-    };
-    pids.filter(is_untold).collect()
+    let silent = children_of(&own).filter(|(_, stat)| is_silent_zombie(stat));
+    silent.map(|(pid, _)| pid).filter(|pid| !reaper.has(*pid)).collect()
 }
 
-/// By fields 3, 4 and 38 of /proc/pid/stat (proc(5)), counted from behind the name.
-fn is_silent_zombie(stat: &str, parent: &str) -> bool {
-    let (name, rest) = stat.rsplit_once(')').unwrap_or_default();
-    // Until it gives itself a name, a process of the chain has main's, and a main the spawner's.
-    if name.ends_with("(myshim:waits") || name.ends_with("(myshim:spawner") {
-        return false;
-    }
-    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    fields.first() == Some(&"Z") && fields.get(1) == Some(&parent) && fields.get(35) == Some(&"0")
+/// All processes of this parent, each with its /proc/pid/stat (proc(5)).
+fn children_of(parent: &str) -> impl Iterator<Item = (i32, String)> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let all =
+        pids.filter_map(|pid| Some((pid, fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)));
+    all.filter(move |(_, stat)| field(stat, 4) == Some(parent))
+}
+
+/// By its number in proc(5), from the third on: the second is the name, and may have anything in
+/// it.
+fn field(stat: &str, number: usize) -> Option<&str> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(number.checked_sub(3)?)
+}
+
+/// A main that waits, or a spawner: until it gives itself a name, a process of the chain has main's,
+/// and a main the spawner's.
+fn is_unnamed(stat: &str) -> bool {
+    let (name, _) = stat.rsplit_once(')').unwrap_or_default();
+    name.ends_with("(myshim:waits") || name.ends_with("(myshim:spawner")
+}
+
+fn is_silent_zombie(stat: &str) -> bool {
+    !is_unnamed(stat) && field(stat, 3) == Some("Z") && field(stat, 38) == Some("0")
 }
 
 #[cfg(test)]
@@ -79,12 +103,13 @@ mod tests {
         let stat = |state: char, parent: u32, signal: u32| {
             format!("9 (a) b) {state} {parent}{} {signal} 0 0", " 1".repeat(33))
         };
-        assert!(is_silent_zombie(&stat('Z', 7, 0), "7"));
-        assert!(!is_silent_zombie(&stat('S', 7, 0), "7"));
-        assert!(!is_silent_zombie(&stat('Z', 8, 0), "7"));
-        assert!(!is_silent_zombie(&stat('Z', 7, 17), "7"));
-        assert!(!is_silent_zombie(&stat('Z', 7, 0).replace("a) b", "myshim:waits"), "7"));
-        assert!(!is_silent_zombie("", "7"));
+        assert!(is_silent_zombie(&stat('Z', 7, 0)));
+        assert!(!is_silent_zombie(&stat('S', 7, 0)));
+        assert!(!is_silent_zombie(&stat('Z', 7, 17)));
+        assert!(!is_silent_zombie(&stat('Z', 7, 0).replace("a) b", "myshim:waits")));
+        assert!(is_unnamed(&stat('Z', 7, 0).replace("a) b", "myshim:waits")));
+        assert!(!is_silent_zombie(""));
+        assert_eq!(field(&stat('Z', 7, 0), 4), Some("7"));
     }
 
     #[tokio::test]

@@ -26,6 +26,7 @@ mod options;
 mod readiness;
 mod reaper;
 mod remains;
+mod room;
 mod seal;
 mod serve;
 mod serve_args;

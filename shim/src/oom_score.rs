@@ -10,6 +10,7 @@ use std::fs;
 use runtime::{Call, Error, Result};
 
 const MAX: i32 = 1000;
+const OWN: &str = "/proc/self/oom_score_adj";
 
 /// The score for the daemon of a `start` that containerd has started.
 ///
@@ -18,10 +19,21 @@ const MAX: i32 = 1000;
 pub(crate) fn for_daemon() -> Result<i32> {
     let parent = rustix::process::getppid()
         .ok_or_else(|| Error::argument("parent process", "is outside of this pid namespace"))?;
-    let path = format!("/proc/{parent}/oom_score_adj");
-    let text = fs::read_to_string(&path).call(|| format!("read({path:?})"))?;
-    let score: i32 = text.trim().parse().map_err(|_| Error::argument(path, "has no number"))?;
+    let score = read(&format!("/proc/{parent}/oom_score_adj"))?;
     Ok(MAX.min(score.saturating_add(1)))
+}
+
+/// This process's score.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn own() -> Result<i32> {
+    read(OWN)
+}
+
+fn read(path: &str) -> Result<i32> {
+    let text = fs::read_to_string(path).call(|| format!("read({path:?})"))?;
+    text.trim().parse().map_err(|_| Error::argument(path, "has no number"))
 }
 
 /// Sets this process's score. No write where it has it already.
@@ -30,11 +42,10 @@ pub(crate) fn for_daemon() -> Result<i32> {
 /// EACCES: it is lower than the lowest that a process with CAP_SYS_RESOURCE has set, and this one
 /// does not have that capability. To be logged: the daemon then keeps the score it has.
 pub(crate) fn set_own(score: i32) -> Result<()> {
-    const PATH: &str = "/proc/self/oom_score_adj";
-    if fs::read_to_string(PATH).is_ok_and(|text| text.trim().parse() == Ok(score)) {
+    if own().is_ok_and(|own| own == score) {
         return Ok(());
     }
-    fs::write(PATH, score.to_string()).call(|| format!("write({PATH:?}, \"{score}\")"))
+    fs::write(OWN, score.to_string()).call(|| format!("write({OWN:?}, \"{score}\")"))
 }
 
 #[cfg(test)]

@@ -41,7 +41,9 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
         .call(|| "prctl(PR_SET_CHILD_SUBREAPER, 1)".into())?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .call(|| "prctl(PR_SET_DUMPABLE, 0)".into())?;
-    let spawner = bridge::fork_spawner().at("fork the spawner")?;
+    // Of the spawner, and of containers that want no other.
+    let inherited = oom_score::own()?;
+    let spawner = bridge::fork_spawner(None).at("fork the spawner")?;
     if let Some(score) = args.oom_score_adj
         && let Err(error) = oom_score::set_own(score)
     {
@@ -55,15 +57,15 @@ pub(crate) fn run(args: ServeArgs) -> Result<()> {
         .enable_all()
         .build()
         .call(|| "epoll_create1()".into())?;
-    let served = tokio.block_on(serve(args, spawner));
+    let served = tokio.block_on(serve(args, spawner, inherited));
     // Whatever still runs waits for something that does not matter any more.
     tokio.shutdown_background();
     served
 }
 
-async fn serve(args: ServeArgs, spawner: (Spawner, Child)) -> Result<()> {
+async fn serve(args: ServeArgs, spawner: (Spawner, Child), oom_score_adj: i32) -> Result<()> {
     let reaper = Arc::new(Reaper::default());
-    let runtime = Runtime::new(spawner, Arc::clone(&reaper))?;
+    let runtime = Runtime::new(spawner, oom_score_adj, Arc::clone(&reaper))?;
     let mut terminate = signal(SignalKind::terminate()).call(|| "sigaction(SIGTERM)".into())?;
     let ask = signal(SignalKind::user_defined2()).call(|| "sigaction(SIGUSR2)".into())?;
     tokio::spawn(tell_on_request(ask, Arc::clone(&runtime)));

@@ -35,7 +35,7 @@ pub(crate) struct Library {
 impl Library {
     pub(crate) fn new(single: &SingleThreaded, dir: &Path, layers: &Layers, name: &str) -> Self {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
-        let (spawner, _child) = Spawner::fork(single, Some(dir.join("seccomp"))).unwrap();
+        let (spawner, _child) = Spawner::fork(single, Some(dir.join("seccomp")), None).unwrap();
         let layers = layers.sibling(&dir.join("lib"));
         let (waiting, ordered) = (RefCell::new(None), Cell::new(false));
         let (dir, name) = (dir.join("lib"), name.to_owned());

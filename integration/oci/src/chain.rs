@@ -40,7 +40,7 @@ pub(crate) fn make(request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Created>
 fn answer(request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer> {
     let single = SingleThreaded::verify()
         .ok_or_else(|| Error::new(Kind::State("there is more than one thread".into())))?;
-    let (spawner, child) = Spawner::fork(&single, None)?;
+    let (spawner, child) = Spawner::fork(&single, None, None)?;
     let (mut operation, main) = spawner.submit(request, fds)?;
     // It ends now, and main with the operation.
     drop(spawner);

@@ -20,6 +20,7 @@ mod hooks;
 mod io;
 mod lifecycle;
 mod mounts;
+mod neighbour;
 mod net_devices;
 mod no_runc;
 mod oom;
@@ -30,11 +31,13 @@ mod restart;
 mod rootless;
 mod rpc;
 mod scale;
+mod scarcity;
 mod seccomp;
 mod seccomp_notify;
 mod security;
 mod selinux;
 mod settings;
+mod spawner;
 mod start_dialects;
 mod systemd;
 #[cfg(target_arch = "x86_64")]
@@ -75,8 +78,10 @@ fn main() -> ExitCode {
         no_runc::CLAIMS,
         crash::CLAIMS,
         deaths::CLAIMS,
+        spawner::CLAIMS,
         restart::CLAIMS,
         scale::CLAIMS,
+        scarcity::CLAIMS,
         counts::CLAIMS,
         #[cfg(target_arch = "x86_64")]
         throttled::CLAIMS,

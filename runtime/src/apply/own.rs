@@ -19,8 +19,12 @@ pub fn prepare(process: &Process) -> Result<()> {
     }
 }
 
-/// This is the host's own procfs, which no container can have changed.
-fn set_oom_score(score: i32) -> Result<()> {
+/// Sets this process's oom_score_adj, by the host's own procfs, which no container can have
+/// changed.
+///
+/// # Errors
+/// EACCES for one below the present one without CAP_SYS_RESOURCE.
+pub fn set_oom_score(score: i32) -> Result<()> {
     std::fs::write("/proc/self/oom_score_adj", score.to_string())
         .call(|| format!("write(/proc/self/oom_score_adj, \"{score}\")"))
 }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::channel::{self, Channel, Received};
 use super::operation::{Link, Operation, WaitingMain};
 use super::{Child, Request, main};
+use crate::apply::own;
 use crate::apply::rootfs::EmptyMountNamespace;
 use crate::error::{Call, Error, Kind, Result};
 use crate::plan::Host;
@@ -29,14 +30,16 @@ pub struct Spawner {
 
 impl Spawner {
     /// Forks the spawner. Compiled seccomp filters are kept in `seccomp_cache` (made with mode 0700
-    /// when needed). The daemon reaps it by the [`Child`]; it ends by itself when the handle
-    /// is dropped.
+    /// when needed). `oom_score_adj` is what containers are to inherit, where that is not the
+    /// caller's own. The daemon reaps it by the [`Child`]; it ends by itself when the handle is
+    /// dropped.
     ///
     /// # Errors
     /// socketpair(2), clone3(2).
     pub fn fork(
         single: &SingleThreaded,
         seccomp_cache: Option<PathBuf>,
+        oom_score_adj: Option<i32>,
     ) -> Result<(Spawner, Child)> {
         let (ours, theirs) =
             socket::pair().call(|| "socketpair(AF_UNIX, SOCK_SEQPACKET|SOCK_CLOEXEC)".into())?;
@@ -48,7 +51,11 @@ impl Spawner {
             Forked::Parent { pid, pidfd } => Ok((Spawner { socket: ours }, Child { pid, pidfd })),
             Forked::Child(single) => {
                 // Nobody reads a status but the daemon's log: 1 says that it never served.
-                let status = if serve(&theirs, &single, seccomp_cache).is_ok() { 0 } else { 1 };
+                let host = || {
+                    oom_score_adj.map_or(Ok(()), own::set_oom_score)?;
+                    Host::read(seccomp_cache)
+                };
+                let status = if serve(&theirs, &single, host).is_ok() { 0 } else { 1 };
                 process::exit(status)
             }
         }
@@ -133,7 +140,11 @@ impl AsFd for Spawner {
 }
 
 /// The spawner's whole life: 0, 1, 2 and the socket are all it keeps open.
-fn serve(socket: &OwnedFd, single: &SingleThreaded, seccomp_cache: Option<PathBuf>) -> Result<()> {
+fn serve(
+    socket: &OwnedFd,
+    single: &SingleThreaded,
+    host: impl FnOnce() -> Result<Host>,
+) -> Result<()> {
     const SOCKET: u32 = 3;
     process::reset_signals().call(|| "sigprocmask(SIG_SETMASK, {})".into())?;
     super::set_name(c"myshim:spawner");
@@ -144,7 +155,7 @@ fn serve(socket: &OwnedFd, single: &SingleThreaded, seccomp_cache: Option<PathBu
         .call(|| format!("close_range({}, ~0, 0)", SOCKET + 1))?;
     // Once for all operations: their mains inherit it. A host that cannot be read is an error of
     // each of them.
-    let host = Host::read(seccomp_cache);
+    let host = host();
     // Without it containers start from a copy, which is slower and nothing else.
     let empty = EmptyMountNamespace::make().ok();
     loop {

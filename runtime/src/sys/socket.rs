@@ -53,7 +53,8 @@ pub enum Wait {
 /// close-on-exec.
 ///
 /// # Errors
-/// The errno of recvmsg(2); EMSGSIZE when the datagram or its descriptors did not fit.
+/// The errno of recvmsg(2); EMSGSIZE when the datagram did not fit, EMFILE when there was no number
+/// free for a descriptor: all of them are closed then, and the datagram is gone.
 pub fn receive(
     socket: BorrowedFd<'_>,
     bytes: &mut [u8],
@@ -78,8 +79,11 @@ pub fn receive(
             fds.extend(rights);
         }
     }
-    let truncated = rustix::net::ReturnFlags::TRUNC | rustix::net::ReturnFlags::CTRUNC;
-    if message.flags.intersects(truncated) {
+    // There is space for as many as a datagram carries.
+    if message.flags.contains(rustix::net::ReturnFlags::CTRUNC) {
+        return Err(Errno::MFILE);
+    }
+    if message.flags.contains(rustix::net::ReturnFlags::TRUNC) {
         return Err(Errno::MSGSIZE);
     }
     Ok((message.bytes, fds))

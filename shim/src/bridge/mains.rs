@@ -6,16 +6,22 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use runtime::process::{Child, Operation, Ordered, Request, Spawner, WaitingMain};
-use runtime::{At, Call, Error, Kind, Result};
+use runtime::{Call, Error, Kind, Result};
 use tokio::io::Interest;
 use tracing::warn;
 
 use super::fork_spawner;
+use crate::lost;
 use crate::readiness;
 use crate::reaper::{Process, Reaper};
+use crate::room::Room;
 
-/// A main may have been killed while it waited: so many are tried.
+/// A main may have been killed while it waited, and a spawner before it told of one: so many are
+/// tried for one request.
 const TRIES: u32 = 3;
+
+/// A main comes with its pidfd and two channels.
+const FDS_OF_MAIN: usize = 3;
 
 /// The spawner, and what it has forked and nobody has used yet.
 #[derive(Debug)]
@@ -33,13 +39,19 @@ struct Stock {
     idle: Option<(WaitingMain, Process)>,
     /// Ordered, and not taken from the spawner's socket yet.
     ordered: u32,
+    /// Of every spawner.
+    oom_score_adj: i32,
 }
 
 impl Mains {
     /// Takes the spawner over, and orders the first main. In tokio's context.
-    pub(super) fn new((spawner, child): (Spawner, Child), reaper: Arc<Reaper>) -> Result<Mains> {
+    pub(super) fn new(
+        (spawner, child): (Spawner, Child),
+        oom_score_adj: i32,
+        reaper: Arc<Reaper>,
+    ) -> Result<Mains> {
         drop(reaper.adopt(child)?);
-        let stock = Stock { spawner, idle: None, ordered: 0 };
+        let stock = Stock { spawner, idle: None, ordered: 0, oom_score_adj };
         let mains = Mains { stock: tokio::sync::Mutex::new(stock), reaper };
         mains.replenish();
         Ok(mains)
@@ -101,16 +113,22 @@ impl Stock {
         if let Some((main, process)) = self.idle.take() {
             return Ok((main, Taken::Known(process)));
         }
+        // One that was ordered earlier may have failed for want of what is there by now.
+        let mut ordered_now = false;
+        let mut spawners = TRIES;
         loop {
             if self.ordered == 0 {
+                ordered_now = true;
                 match self.order() {
                     Err(error) if is_gone(&error) => {
-                        self.replace_spawner(&error, reaper)?;
-                        self.order().at("with a new spawner")?;
+                        self.replace_spawner(error, &mut spawners, reaper)?;
+                        continue;
                     }
                     other => other?,
                 }
             }
+            // One that came without its descriptors would be lost.
+            drop(Room::make(FDS_OF_MAIN)?);
             match self.spawner.try_main()? {
                 Ordered::Main(main, child) => {
                     self.ordered -= 1;
@@ -118,13 +136,14 @@ impl Stock {
                 }
                 Ordered::Failed(error) => {
                     self.ordered -= 1;
-                    return Err(error);
+                    // It may have been forked, and could not be told of.
+                    lost::adopt_mains(reaper);
+                    if ordered_now {
+                        return Err(error);
+                    }
                 }
                 Ordered::Nothing => self.wait().await?,
-                Ordered::Gone => {
-                    let (who, how) = ("spawner".into(), "with orders unanswered".into());
-                    self.replace_spawner(&Error::new(Kind::PeerDied { who, how }), reaper)?;
-                }
+                Ordered::Gone => self.replace_spawner(gone(), &mut spawners, reaper)?,
             }
         }
     }
@@ -136,10 +155,19 @@ impl Stock {
         ready.call(|| "epoll_wait(spawner)".into()).map(|mut ready| ready.retain_ready())
     }
 
-    /// A spawner that died is replaced by a new one: the daemon still has one thread.
-    fn replace_spawner(&mut self, error: &Error, reaper: &Arc<Reaper>) -> Result<()> {
+    /// A spawner that died is replaced by a new one: the daemon still has one thread. Not for ever:
+    /// what has killed it may kill the next.
+    fn replace_spawner(
+        &mut self,
+        error: Error,
+        left: &mut u32,
+        reaper: &Arc<Reaper>,
+    ) -> Result<()> {
+        // It may have died between the fork of a main and the word about it.
+        lost::adopt_mains(reaper);
+        *left = left.checked_sub(1).ok_or_else(gone)?;
         warn!(%error, "the spawner is gone: forking another");
-        let (another, child) = fork_spawner()?;
+        let (another, child) = fork_spawner(Some(self.oom_score_adj))?;
         self.spawner = another;
         self.ordered = 0;
         reaper.adopt(child).map(drop)
@@ -150,6 +178,10 @@ impl Stock {
         self.ordered += 1;
         Ok(())
     }
+}
+
+fn gone() -> Error {
+    Error::new(Kind::PeerDied { who: "spawner".into(), how: "its channel has ended".into() })
 }
 
 fn is_gone(error: &Error) -> bool {

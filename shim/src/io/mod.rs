@@ -43,6 +43,7 @@ pub(crate) use untaken::Untaken;
 
 use crate::readiness;
 use crate::reaper::Reaper;
+use crate::room::Room;
 use copy::Sink;
 use fifo::{Blocking, Input, Opened};
 use logger::Logger;
@@ -99,6 +100,8 @@ struct PreparedInput {
     reader: OwnedFd,
     /// The writing end of the process's pipe; None with a terminal.
     pipe: Option<OwnedFd>,
+    /// See [`Waiting`].
+    room: Room,
 }
 
 /// The daemon's part in an output.
@@ -152,7 +155,7 @@ impl Prepared {
             Input::Fifo(reader) => {
                 let (end, pipe) = fifo::pipe(Blocking::Reader)?;
                 self.ends.push(end);
-                self.input = Some(PreparedInput { reader, pipe: Some(pipe) });
+                self.input = Some(PreparedInput { reader, pipe: Some(pipe), room: Room::make(1)? });
             }
         }
         Ok(())
@@ -229,7 +232,7 @@ impl Prepared {
         match fifo::open_input(path)? {
             Input::File(_) => Err(fifo::not_a_fifo(path)),
             Input::Fifo(reader) => {
-                self.input = Some(PreparedInput { reader, pipe: None });
+                self.input = Some(PreparedInput { reader, pipe: None, room: Room::make(1)? });
                 Ok(())
             }
         }
@@ -284,7 +287,7 @@ impl Prepared {
                 (None, Some(console)) => To::Console(Arc::clone(console)),
                 (None, None) => return Err(no_console()),
             };
-            io.waiting = Some(Waiting::new(input.reader, to));
+            io.waiting = Some(Waiting::new(input.reader, to, input.room));
         }
         let mut console_sink = None;
         for output in self.outputs {

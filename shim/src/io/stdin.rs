@@ -26,6 +26,7 @@ use tracing::warn;
 use super::copy::{self, Rest};
 use super::fifo;
 use crate::readiness;
+use crate::room::Room;
 
 /// After CloseIO, a client has so long to close its own end before silence counts as the end: some
 /// clients call it from within the copy that has just come to its end.
@@ -78,12 +79,14 @@ pub(super) struct Waiting {
     reader: OwnedFd,
     sink: To,
     closed: bool,
+    /// For the daemon's end of the fifo: when the process runs it is too late to be refused.
+    room: Room,
 }
 
 impl Waiting {
     /// From the reading end of the client's fifo, non-blocking.
-    pub(super) fn new(reader: OwnedFd, sink: To) -> Waiting {
-        Waiting { reader, sink, closed: false }
+    pub(super) fn new(reader: OwnedFd, sink: To, room: Room) -> Waiting {
+        Waiting { reader, sink, closed: false, room }
     }
 
     /// The client will write no more.
@@ -96,6 +99,7 @@ impl Waiting {
     /// # Errors
     /// open(2), epoll_ctl(2).
     pub(super) fn start(self) -> Result<Stdin> {
+        drop(self.room);
         let closed = self.closed || fifo::was_left(&self.reader)?;
         let hold = if closed { None } else { Some(fifo::hold(&self.reader)?) };
         let reader = readiness::register(self.reader, Interest::READABLE)?;

@@ -13,9 +13,8 @@
 mod ground;
 mod operations;
 mod outcome;
+mod spawner;
 mod tolerated;
-
-use std::io::Write;
 
 use myshim_integration::claim::Claim;
 use myshim_integration::inject::{Fault, Place, Seen};
@@ -24,6 +23,8 @@ use rustix::io::Errno;
 
 use ground::Ground;
 use operations::Operation;
+
+use crate::neighbour::log;
 
 pub(crate) const CLAIMS: &[Claim] = claims![
     every_system_call_of_a_create_fails_once.once().within(LIMIT),
@@ -34,6 +35,8 @@ pub(crate) const CLAIMS: &[Claim] = claims![
     every_system_call_of_pause_and_resume_fails_once.once().within(LIMIT),
     every_system_call_of_an_update_fails_once.once().within(LIMIT),
     every_system_call_of_kill_all_fails_once.once().within(LIMIT),
+    every_system_call_of_the_spawner_fails_once.once().within(LIMIT),
+    the_spawner_dies_in_front_of_each_of_its_calls.once().within(LIMIT),
     every_process_of_a_create_dies_once.once().within(LIMIT),
     every_process_of_a_create_with_everything_dies_once.once().within(LIMIT),
     every_process_of_an_exec_dies_once.once().within(LIMIT),
@@ -92,8 +95,10 @@ fn death_of(_: &Seen) -> Vec<Fault> {
 fn sweep(t: &Test, operation: &Operation, faults: fn(&Seen) -> Vec<Fault>) {
     let ground = Ground::new(t, operation);
     let way = ground.way();
-    // The spawner, and a main that waits, are not yet or no more about an operation.
-    let places = way.iter().filter(|seen| seen.place.process > 0 && seen.comm != "myshim:waits");
+    // The spawner is about no operation: see `spawner`. And what befalls a main that waits again
+    // is told to whoever comes next.
+    let waits = |seen: &Seen| seen.comm == "myshim:waits" && seen.name == "recvmsg";
+    let places = way.iter().filter(|seen| seen.place.process > 0 && !waits(seen));
     let all: Vec<(Place, Fault)> =
         places.flat_map(|seen| faults(seen).into_iter().map(|fault| (seen.place, fault))).collect();
     let count = all.len();
@@ -178,6 +183,14 @@ fn every_system_call_of_kill_all_fails_once(t: &Test) {
     sweep(t, &operations::KILL_ALL, errors_of);
 }
 
+fn every_system_call_of_the_spawner_fails_once(t: &Test) {
+    spawner::sweep(t, errors_of);
+}
+
+fn the_spawner_dies_in_front_of_each_of_its_calls(t: &Test) {
+    spawner::sweep(t, death_of);
+}
+
 fn every_process_of_a_create_dies_once(t: &Test) {
     sweep(t, &operations::CREATE, death_of);
 }
@@ -192,13 +205,4 @@ fn every_process_of_an_exec_dies_once(t: &Test) {
 
 fn every_process_of_a_delete_dies_once(t: &Test) {
     sweep(t, &operations::DELETE, death_of);
-}
-
-/// For the claim's output, and for who watches a long sweep.
-fn log(line: &str) {
-    eprintln!("{line}");
-    if let Some(path) = std::env::var_os("MYSHIM_FAULTS_LOG") {
-        let mut file = std::fs::File::options().create(true).append(true).open(path).unwrap();
-        writeln!(file, "{line}").unwrap();
-    }
 }

@@ -1,0 +1,127 @@
+//! The shim's own cgroup has a limit of processes, or of memory.
+//!
+//! Checked once against a daemon that believed a failed order of a main whenever it was made: the
+//! first operation after the limit was raised failed with the EAGAIN of before.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use myshim_integration::shim::{Bundle, Stdio3};
+use myshim_integration::{Test, wait};
+
+use super::{Trial, create, exec, remove};
+use crate::neighbour::{Neighbour, children, log};
+
+/// A cgroup for the processes of the shim itself; removed when dropped.
+struct OwnCgroup(PathBuf);
+
+impl OwnCgroup {
+    fn new(t: &Test, controller: &str) -> Self {
+        let v1 = Path::new("/sys/fs/cgroup").join(controller);
+        let root = if v1.exists() { v1 } else { PathBuf::from("/sys/fs/cgroup") };
+        let dir = root.join(format!("shim-{}", t.tag));
+        fs::create_dir(&dir).unwrap();
+        Self(dir)
+    }
+
+    fn take(&self, pids: impl IntoIterator<Item = u32>) {
+        for pid in pids {
+            fs::write(self.0.join("cgroup.procs"), pid.to_string()).unwrap();
+        }
+    }
+
+    fn write(&self, names: &[&str], value: &str) {
+        let name = names.iter().find(|name| self.0.join(name).exists()).unwrap();
+        fs::write(self.0.join(name), value).unwrap();
+    }
+
+    fn number(&self, names: &[&str]) -> u64 {
+        crate::facts::first_of(&self.0, names).parse().unwrap()
+    }
+}
+
+impl Drop for OwnCgroup {
+    fn drop(&mut self) {
+        wait::within(wait::SOON, || fs::remove_dir(&self.0).ok());
+    }
+}
+
+/// Spawner and mains.
+fn helpers(pod: &Neighbour<'_>) -> Vec<u32> {
+    let all = children(pod.daemon).into_iter();
+    all.filter(|process| process.comm.starts_with("myshim:")).map(|process| process.pid).collect()
+}
+
+pub(super) fn no_more(t: &Test) {
+    let pod = Neighbour::new(t);
+    let bundle = Bundle::new(t, "web", |spec| spec.args(&["sleep", "3600"]));
+    pod.settle();
+    let own = OwnCgroup::new(t, "pids");
+    own.take(helpers(&pod).into_iter().chain([pod.daemon]));
+    let ration = |left: Option<usize>| {
+        let used = own.number(&["pids.current"]);
+        let limit = left.map(|left| used + u64::try_from(left).unwrap());
+        own.write(&["pids.max"], &limit.map_or_else(|| "max".to_owned(), |l| l.to_string()));
+    };
+    let tells = |text: &str| text.contains("clone3(") && text.contains("EAGAIN");
+    let failures = Trial {
+        pod: &pod,
+        bundle: &bundle,
+        ration: &ration,
+        act: &|| create(&pod.shim, &bundle, &Stdio3::default()),
+        tells: &tells,
+        undo: &|| remove(&pod.shim, &bundle.id, ""),
+    }
+    .run();
+    assert!(failures > 0, "a create needs {failures} processes");
+    let id = pod.bundle.id.as_str();
+    let failures = Trial {
+        pod: &pod,
+        bundle: &pod.bundle,
+        ration: &ration,
+        act: &|| exec(&pod.shim, id, &Stdio3::default()),
+        tells: &tells,
+        undo: &|| remove(&pod.shim, id, "e"),
+    }
+    .run();
+    assert!(failures > 0, "an exec needs {failures} processes");
+    // None at all: what ends containers needs none.
+    create(&pod.shim, &bundle, &Stdio3::default()).unwrap();
+    pod.settle();
+    ration(Some(0));
+    remove(&pod.shim, &bundle.id, "");
+    ration(None);
+    pod.end();
+}
+
+/// Spawner and mains have no memory, and the daemon has: the kernel kills one of them each time.
+pub(super) fn no_memory_for_the_chain(t: &Test) {
+    let pod = Neighbour::new(t);
+    let bundle = Bundle::new(t, "web", |spec| spec.args(&["sleep", "3600"]));
+    create(&pod.shim, &bundle, &Stdio3::default()).unwrap();
+    remove(&pod.shim, &bundle.id, "");
+    pod.settle();
+    let before = pod.look(&bundle);
+    let own = OwnCgroup::new(t, "memory");
+    own.take(helpers(&pod));
+    const LIMIT: [&str; 2] = ["memory.limit_in_bytes", "memory.max"];
+    let mut told = 0;
+    // The first ones may do with what the kernel has set aside for the cgroup before.
+    wait::until_true("a create or two without memory", || {
+        own.write(&LIMIT, "0");
+        let outcome = create(&pod.shim, &bundle, &Stdio3::default());
+        own.write(&LIMIT, "-1");
+        if let Err(error) = outcome {
+            log(&error.message);
+            told += 1;
+        }
+        remove(&pod.shim, &bundle.id, "");
+        pod.settle();
+        // A spawner that was forked anew is where the daemon is.
+        own.take(helpers(&pod));
+        told > 2
+    });
+    assert_eq!(pod.look(&bundle), before);
+    pod.assert_served();
+    pod.end();
+}
