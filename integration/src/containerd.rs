@@ -250,6 +250,8 @@ pub struct Daemon {
     endpoint: Endpoint,
     /// The folder of shims: all there is on its PATH.
     path: PathBuf,
+    /// See [`Self::start_holding`].
+    hold: Option<PathBuf>,
     process: Option<Running>,
 }
 
@@ -271,6 +273,21 @@ impl Daemon {
     pub fn start_with_path(version: Version, dir: &Path, namespace: &str, path: &Path) -> Self {
         let mut daemon = Self::configured(version, dir, namespace, &Services::Tasks);
         daemon.path = path.to_path_buf();
+        daemon.started()
+    }
+
+    /// Starts one in `dir` whose shims are held wherever the file `hold` says, when it is there
+    /// (`MYSHIM_HOLD_FILE`, see the runtime's `process::hold`).
+    ///
+    /// # Panics
+    /// When it does not come up; the message carries its log.
+    #[must_use]
+    pub fn start_holding(version: Version, dir: &Path, namespace: &str, hold: &Path) -> Self {
+        let mut daemon = Self::configured(version, dir, namespace, &Services::Tasks);
+        let binary = hold_binary();
+        assert!(binary.exists(), "run `make hold`");
+        binary.parent().unwrap_or(&binary).clone_into(&mut daemon.path);
+        daemon.hold = Some(hold.to_path_buf());
         daemon.started()
     }
 
@@ -313,7 +330,7 @@ impl Daemon {
             inside: None,
         };
         fs::write(dir.join("config.toml"), endpoint.config(services)).unwrap();
-        Self { endpoint, path: shim_dir(version), process: None }
+        Self { endpoint, path: shim_dir(version), hold: None, process: None }
     }
 
     pub(crate) fn set_inside(&mut self, pid: u32) {
@@ -343,6 +360,7 @@ impl Daemon {
         command.args(["--pdeathsig", "TERM", "--"]).arg(endpoint.version.bin().join("containerd"));
         command.arg("--config").arg(endpoint.dir.join("config.toml"));
         command.env_clear().env("PATH", &self.path);
+        command.envs(self.hold.iter().map(|file| ("MYSHIM_HOLD_FILE", file)));
         self.run(command);
     }
 

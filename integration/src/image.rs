@@ -28,6 +28,7 @@ enum Entry {
 pub struct Image {
     entries: Vec<(String, Entry)>,
     command: Vec<String>,
+    user: String,
 }
 
 impl Image {
@@ -90,6 +91,13 @@ impl Image {
         self
     }
 
+    /// Sets whom a container of it runs as; root unless said.
+    #[must_use]
+    pub fn user(mut self, user: &str) -> Self {
+        user.clone_into(&mut self.user);
+        self
+    }
+
     /// Makes the root directory `root`.
     ///
     /// # Panics
@@ -124,7 +132,7 @@ impl Image {
         };
         let config = json!({
             "architecture": architecture(), "os": "linux",
-            "config": {"Env": ["PATH=/bin"], "Cmd": command, "WorkingDir": "/"},
+            "config": {"Env": ["PATH=/bin"], "Cmd": command, "WorkingDir": "/", "User": self.user},
             "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
         });
         let config = config.to_string().into_bytes();

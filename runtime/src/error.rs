@@ -158,20 +158,25 @@ impl Error {
         match &self.kind {
             Kind::Call { call, errno } => {
                 let errno = Errno::from_raw(*errno);
-                write!(f, "{call}: {errno:?}: {}", errno.desc())
+                write!(f, "{}: {errno:?}: {}", Short(call), errno.desc())
             }
-            Kind::Field { path, why } => write!(f, "{path}: {why}"),
-            Kind::Argument { name, why } => write!(f, "{name}: {why}"),
+            Kind::Field { path: name, why } | Kind::Argument { name, why } => {
+                write!(f, "{}: {}", Short(name), Short(why))
+            }
             // runc's words; kubelet and docker look for them.
-            Kind::Program { program, why } => write!(f, "exec: {program:?}: {why}"),
+            Kind::Program { program, why } => {
+                write!(f, "exec: {:?}: {}", Short(program).to_string(), Short(why))
+            }
             Kind::Hook { hook, outcome } => write!(f, "{hook}: {outcome}"),
             Kind::PeerDied { who, how } => write!(f, "{who} ended before it answered: {how}"),
             Kind::Deadline { awaited, after_ms } => {
                 write!(f, "no {awaited} within {after_ms} ms")
             }
-            Kind::NotFound(what) => write!(f, "{what}: not found"),
-            Kind::AlreadyExists(what) => write!(f, "{what}: already exists"),
-            Kind::State(why) | Kind::Unsupported(why) | Kind::Corrupt(why) => f.write_str(why),
+            Kind::NotFound(what) => write!(f, "{}: not found", Short(what)),
+            Kind::AlreadyExists(what) => write!(f, "{}: already exists", Short(what)),
+            Kind::State(why) | Kind::Unsupported(why) | Kind::Corrupt(why) => {
+                write!(f, "{}", Short(why))
+            }
         }
     }
 }
@@ -179,7 +184,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for step in self.trail.iter().rev() {
-            write!(f, "{step}: ")?;
+            write!(f, "{}: ", Short(step))?;
         }
         self.fmt_kind(f)?;
         self.undo.iter().try_for_each(|error| write!(f, "; undo: {error}"))
@@ -187,6 +192,26 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// A piece of a message, without its middle when it is long: what is refused may be a megabyte.
+struct Short<'a>(&'a str);
+
+/// Bytes of the beginning and of the end that are shown.
+const HEAD: usize = 384;
+const TAIL: usize = 96;
+
+impl fmt::Display for Short<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0;
+        if text.len() <= 2 * (HEAD + TAIL) {
+            return f.write_str(text);
+        }
+        let whole = |at: &usize| text.is_char_boundary(*at);
+        let (head, _) = text.split_at((0..=HEAD).rev().find(whole).unwrap_or_default());
+        let (_, tail) = text.split_at((text.len() - TAIL..).find(whole).unwrap_or(text.len()));
+        write!(f, "{head} [… {} bytes …] {tail}", text.len() - head.len() - tail.len())
+    }
+}
 
 /// What can tell the errno of a failed system call.
 pub trait ToErrno {
@@ -258,6 +283,17 @@ mod tests {
             "init: build rootfs: mount 3 of 7 at /proc: fsmount([9]<proc>, NOSUID|NODEV): \
              EPERM: Operation not permitted"
         );
+    }
+
+    #[test]
+    fn what_is_long_is_shown_by_its_beginning_and_its_end() {
+        let long = format!("{}END", "\u{e4}".repeat(1 << 20));
+        let text = Error::field(format!("hostname{long}"), long).at("plan").to_string();
+        assert!(text.starts_with("plan: hostname\u{e4}\u{e4}"), "{text}");
+        assert!(text.ends_with("END") && text.contains(" bytes …] "), "{text}");
+        assert!(text.len() < 1200, "{}", text.len());
+        let longest = "x".repeat(2 * (HEAD + TAIL));
+        assert_eq!(Error::field("a", &*longest).to_string(), format!("a: {longest}"));
     }
 
     #[test]

@@ -15,6 +15,8 @@ mod delete;
 mod events;
 mod exit_file;
 mod handover;
+#[cfg(feature = "hold")]
+mod hold;
 mod info;
 mod io;
 mod journal;

@@ -74,7 +74,7 @@ async fn serve(args: ServeArgs, spawner: (Spawner, Child), oom_score_adj: i32) -
     let daemon = Arc::new(Daemon::new(Arc::clone(&runtime), publisher.clone(), args.namespace));
     let address = args.address;
     let service = Arc::new(Service::new(Arc::clone(&daemon), address.clone()));
-    let server = server::start(args.listener, || service.clone()).await?;
+    let server = server::start(args.listener, daemon.clone(), || service.clone()).await?;
     one_thread()?;
     debug!(id = args.id, "the daemon serves");
     tokio::select! {

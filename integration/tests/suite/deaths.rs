@@ -44,9 +44,20 @@ fn named(t: &Test, name: &str) -> u32 {
 /// [`named`], once it is held (see the runtime's `process::hold`).
 #[track_caller]
 pub(crate) fn held(t: &Test, name: &str) -> u32 {
-    // SIGPWR's number is 30.
-    let is_held = |mask: String| u64::from_str_radix(&mask, 16).is_ok_and(|m| m & (1 << 29) != 0);
-    such(t, name, |pid| status(pid, "SigBlk").is_some_and(is_held))
+    such(t, name, is_held)
+}
+
+/// Blocks SIGPWR, whose number is 30, and nothing else: who is about to execute a program may for a
+/// moment block all.
+pub(crate) fn is_held(pid: u32) -> bool {
+    let mask = status(pid, "SigBlk").unwrap_or_default();
+    u64::from_str_radix(&mask, 16) == Ok(1 << 29)
+}
+
+/// Lets a process that is held go on.
+pub(crate) fn let_go(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
 }
 
 #[track_caller]
@@ -240,8 +251,7 @@ impl<'a> Rig<'a> {
         std::thread::scope(|scope| {
             let answer = scope.spawn(|| call(shim));
             let held = held(self.t, name);
-            let pid = i32::try_from(held).ok().and_then(rustix::process::Pid::from_raw).unwrap();
-            rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+            let_go(held);
             (held, answer.join().unwrap().unwrap())
         })
     }

@@ -6,6 +6,7 @@ mod apparmor;
 mod bad_input;
 mod cgroup_v2;
 mod cgroups;
+mod containerd_deaths;
 mod counts;
 mod crash;
 mod ctr_exec;
@@ -15,6 +16,7 @@ mod deaths;
 mod facts;
 #[cfg(target_arch = "x86_64")]
 mod faults;
+mod hazards;
 mod hook_lifecycle;
 mod hooks;
 mod io;
@@ -34,7 +36,6 @@ mod scale;
 mod scarcity;
 mod seccomp;
 mod seccomp_notify;
-mod security;
 mod selinux;
 mod settings;
 mod spawner;
@@ -58,7 +59,15 @@ fn main() -> ExitCode {
         cgroup_v2::CLAIMS,
         systemd::CLAIMS,
         seccomp::CLAIMS,
-        security::CLAIMS,
+        hazards::binary::CLAIMS,
+        hazards::procfs::CLAIMS,
+        hazards::root::CLAIMS,
+        hazards::devices::CLAIMS,
+        hazards::users::CLAIMS,
+        hazards::specs::CLAIMS,
+        hazards::sizes::CLAIMS,
+        hazards::service::CLAIMS,
+        hazards::races::CLAIMS,
         apparmor::CLAIMS,
         selinux::CLAIMS,
         hooks::CLAIMS,
@@ -80,6 +89,7 @@ fn main() -> ExitCode {
         deaths::CLAIMS,
         spawner::CLAIMS,
         restart::CLAIMS,
+        containerd_deaths::CLAIMS,
         scale::CLAIMS,
         scarcity::CLAIMS,
         counts::CLAIMS,

@@ -124,6 +124,14 @@ impl<'a> Neighbour<'a> {
         lines
     }
 
+    /// What containerd does when the daemon is dead: both of its containers are removed.
+    pub(crate) fn bury(self, other: &Bundle) {
+        for bundle in [other, &self.bundle] {
+            let deleted = Invocation::new(self.t, bundle, &self.sink).run("delete", b"");
+            assert_eq!(deleted.code(), Some(0), "{deleted}");
+        }
+    }
+
     /// Removes it, and the shim. Nothing else is left in it.
     pub(crate) fn end(self) {
         self.shim.kill(&self.bundle.id, "", 9).unwrap();

@@ -30,7 +30,7 @@ pub(crate) const CLAIMS: &[Claim] = claims![
 ];
 
 /// The test on a containerd of the user's.
-fn rootless(t: &Test) -> (Test, Daemon) {
+pub(crate) fn rootless(t: &Test) -> (Test, Daemon) {
     rootless_in(t, Place::Here)
 }
 
@@ -244,7 +244,7 @@ fn a_delegated_cgroup_holds_the_users_containers(t: &Test) {
     drop(daemon);
 }
 
-fn chown_tree(path: &std::path::Path) {
+pub(crate) fn chown_tree(path: &std::path::Path) {
     lchown(path, Some(USER), Some(USER)).unwrap();
     if path.is_dir() && !path.is_symlink() {
         for entry in fs::read_dir(path).unwrap() {

@@ -11,7 +11,7 @@ use myshim_integration::test::kill_hard;
 use myshim_integration::{Test, claims, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::deaths::held;
+use crate::deaths::{held, is_held};
 use crate::neighbour::{Neighbour, children, facts};
 
 pub(crate) const CLAIMS: &[Claim] = claims![
@@ -125,20 +125,15 @@ fn a_spawner_that_dies_under_requests_is_replaced(t: &Test) {
 }
 
 /// Lets a process go on that is held.
-fn let_go(pid: u32) {
+pub(crate) fn let_go(pid: u32) {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     kill_process(pid, Signal::CONT).unwrap();
 }
 
-/// The spawner of the test that is held; see `held`.
-fn is_held(tag: &str) -> Option<u32> {
-    let held = |process: &Process| {
-        let mask = myshim_integration::process::status(process.pid, "SigBlk").unwrap_or_default();
-        // SIGPWR.
-        u64::from_str_radix(&mask, 16).is_ok_and(|mask| mask & (1 << 29) != 0)
-    };
-    let spawner = |process: &&Process| process.comm == "myshim:spawner" && held(process);
-    Process::tagged(tag).values().find(spawner).map(|process| process.pid)
+/// The spawner of the test that is held.
+fn held_spawner(tag: &str) -> Option<u32> {
+    let held = |process: &&Process| process.comm == "myshim:spawner" && is_held(process.pid);
+    Process::tagged(tag).values().find(held).map(|process| process.pid)
 }
 
 /// What `act` gives, while `to` is done to every spawner that is held.
@@ -147,7 +142,7 @@ fn while_held<T>(tag: &str, to: fn(u32), act: impl FnOnce() -> T) -> T {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
-                is_held(tag).into_iter().for_each(to);
+                held_spawner(tag).into_iter().for_each(to);
                 std::thread::yield_now();
             }
         });

@@ -1,5 +1,6 @@
 //! `linux.devices`, and the devices every container has (config-linux.md, "Default Devices").
 
+use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
@@ -28,22 +29,20 @@ const MINOR_BITS: u32 = 20;
 /// The default devices first, then the spec's. One of the spec with the path of a default one is
 /// in its place; of two with the same path the first is made, as mknod(2) would have it.
 pub(super) fn plan(listed: &[LinuxDevice], warnings: &mut Vec<String>) -> Result<Vec<Device>> {
-    let is_default = |path: &Path| DEFAULTS.iter().any(|(default, ..)| path == Path::new(default));
     let mut devices: Vec<Device> = DEFAULTS.iter().map(default_device).collect();
-    let mut named: Vec<PathBuf> = Vec::new();
+    let mut named = HashSet::new();
     for (index, listed) in listed.iter().enumerate() {
         let device = device(index, listed)?;
         if device.path == Path::new("/dev/ptmx") {
             continue;
         }
-        if named.contains(&device.path) {
+        if !named.insert(device.path.clone()) {
             let path = device.path.display();
             warnings.push(format!("linux.devices[{index}].path: {path} is listed already"));
             continue;
         }
-        named.push(device.path.clone());
-        let place = devices.iter_mut().find(|other| other.path == device.path);
-        match place.filter(|_| is_default(&device.path)) {
+        let mut defaults = devices.iter_mut().take(DEFAULTS.len());
+        match defaults.find(|other| other.path == device.path) {
             Some(place) => *place = device,
             None => devices.push(device),
         }

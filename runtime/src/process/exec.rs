@@ -13,7 +13,7 @@ use super::fork::{self, Came, Grants, Way};
 use super::main::{Main, Outcome};
 use super::pid_file::PidFile;
 use super::protocol::ToParent;
-use super::target::{self, Handover, Target};
+use super::target::{self, Handover, Identity, Possessions, Target};
 use super::undo::Undo;
 use super::{ExecRequest, Facts, WhenPaused, intermediate, rendezvous};
 use crate::apply::namespaces;
@@ -206,7 +206,8 @@ fn establish<'a>(
     if came == Came::Directly && *cgroup_namespace != Namespace::Host {
         join_namespaces(&setup, single, namespaces::CGROUP.flag)?;
     }
-    let Setup { state, process, entry, stdio: streams, handover, .. } = setup;
+    let Setup { state, process, entry, stdio: streams, handover, init } = setup;
+    drop(init);
     let affinity = &process.exec_cpu_affinity;
     if !affinity.initial.is_empty() {
         scheduling::set_affinity(Cpus::These(&affinity.initial)).at("process.execCPUAffinity")?;
@@ -214,21 +215,16 @@ fn establish<'a>(
     if came == Came::Directly {
         entry.join_self().at("join cgroup")?;
     }
+    drop(entry);
     let wanted =
         if affinity.r#final.is_empty() { Cpus::All } else { Cpus::These(&affinity.r#final) };
     scheduling::set_affinity(wanted).at("process.execCPUAffinity")?;
     let procfs = Procfs::open()?;
     let console = connect(process, streams).at("standard streams")?;
     super::set_name(c"tenant:identity");
-    let handover = handover.settle(single, main.channel)?;
-    let target = Target::establish(
-        process,
-        &state.container.id,
-        state.container.seccomp.as_ref(),
-        handover,
-        main,
-        &procfs,
-    )?;
+    let (id, filter) = (&*state.container.id, state.container.seccomp.as_ref());
+    let possessions = Possessions { handover, procfs, console: console.as_ref() };
+    let target = Target::establish(&Identity { process, id, filter }, possessions, main, single)?;
     super::set_name(c"tenant:ready");
     target::ready(main, console)?;
     Ok(target)

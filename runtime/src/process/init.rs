@@ -9,7 +9,7 @@ use super::channel::{Channel, Deadline};
 use super::fork::{Came, Grants, Way};
 use super::main::Main;
 use super::protocol::{ToMain, ToParent};
-use super::target::{self, Handover, Target};
+use super::target::{self, Handover, Identity, Possessions, Target};
 use super::{hooks, intermediate, rendezvous};
 use crate::apply::namespaces::{self as ns, Joins, Refused};
 use crate::apply::rootfs::{
@@ -141,7 +141,8 @@ fn establish<'a>(
     if rendezvous::needed(plan) {
         main.ask(&ToMain::Entered)?;
     }
-    let Setup { rootfs, old_tree, cgroup, stdio, handover, .. } = setup;
+    let Setup { rootfs, old_tree, cgroup, stdio, handover, joins, entry, .. } = setup;
+    drop((joins, entry));
     let surroundings = Surroundings {
         namespaces: &plan.namespaces,
         cgroups: &cgroup,
@@ -151,9 +152,9 @@ fn establish<'a>(
     super::set_name(c"init:rootfs");
     let (procfs, console) = build_world(plan, rootfs, &surroundings, stdio, single)?;
     super::set_name(c"init:identity");
-    let filter = plan.seccomp.as_ref();
-    let handover = handover.settle(single, main.channel)?;
-    let target = Target::establish(&plan.process, &plan.id, filter, handover, main, &procfs)?;
+    let identity = Identity { process: &plan.process, id: &plan.id, filter: plan.seccomp.as_ref() };
+    let possessions = Possessions { handover, procfs, console: console.as_ref() };
+    let target = Target::establish(&identity, possessions, main, single)?;
     super::set_name(c"init:ready");
     target::ready(main, console)?;
     Ok(target)

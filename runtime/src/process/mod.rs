@@ -40,6 +40,8 @@ use crate::sys::phases;
 
 pub use death::{Death, describe_status};
 pub use gate::{start_container, status};
+#[cfg(feature = "hold")]
+pub use hold::hold;
 pub use operation::{Operation, StartChannel, StartOutcome, WaitingMain};
 pub use request::*;
 pub use spawner::{Ordered, Spawner};

@@ -17,7 +17,7 @@ use crate::error::{At, Call, Result};
 use crate::plan::{Plan, Process, Seccomp};
 use crate::sys::fd;
 use crate::sys::phases;
-use crate::sys::process::{self, CloseHow, SingleThreaded};
+use crate::sys::process::{self, SingleThreaded};
 use crate::sys::procfs::Procfs;
 
 /// The number of the first descriptor behind the standard streams.
@@ -36,18 +36,28 @@ pub(super) struct Handover {
 }
 
 impl Handover {
-    /// Decides what is open at the execve, before a filter may forbid close_range(2), which is
-    /// newer than many profiles: all that is open is close-on-exec from here on, and above the
-    /// future places of the extra descriptors.
-    pub(super) fn settle<'a>(
+    /// Decides what is open from here on: the standard streams, the channel, what the start takes,
+    /// and the console, which is on its way to the daemon. All of it is close-on-exec, by how it
+    /// was opened, and above the future places of the extra descriptors.
+    ///
+    /// That all else is close-on-exec too does not do: execve(2) finds the program first, and
+    /// `/proc/self/fd/N/../..` leads through a directory of the host's (a cgroup, say) to the
+    /// host's programs (CVE-2024-21626). It is done before a filter may forbid close_range(2),
+    /// which is newer than many profiles.
+    fn settle<'a>(
         self,
         single: &SingleThreaded,
         daemon: &'a Channel,
+        console: Option<&OwnedFd>,
     ) -> Result<Settled<'a>> {
-        // All are close-on-exec already, by how they were opened. This is for the one that some
-        // day is not (CVE-2024-21626).
-        process::close_from(single, FIRST_EXTRA, CloseHow::OnExec)
-            .call(|| format!("close_range({FIRST_EXTRA}, ~0, CLOSE_RANGE_CLOEXEC)"))?;
+        let settled = self.above_extra(daemon)?;
+        let kept: Vec<BorrowedFd<'_>> =
+            settled.descriptors().chain([daemon.as_fd()]).chain(console.map(AsFd::as_fd)).collect();
+        process::close_all_but(single, &kept).call(|| format!("close_range(all but {kept:?})"))?;
+        Ok(settled)
+    }
+
+    fn above_extra(self, daemon: &Channel) -> Result<Settled<'_>> {
         let gate = self.gate.map(Gate::into_channels);
         if self.extra.is_empty() {
             let starter = gate.map_or(Starter::Daemon(daemon), Starter::gate);
@@ -63,9 +73,21 @@ impl Handover {
 }
 
 /// A [`Handover`] for which all is prepared.
-pub(super) struct Settled<'a> {
+struct Settled<'a> {
     starter: Starter<'a>,
     extra: Vec<OwnedFd>,
+}
+
+impl Settled<'_> {
+    fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let starter = match &self.starter {
+            Starter::Daemon(_) => [None, None],
+            Starter::Gate { hear, speak } => {
+                [hear.as_ref().map(Channel::as_fd), Some(speak.as_fd())]
+            }
+        };
+        starter.into_iter().flatten().chain(self.extra.iter().map(AsFd::as_fd))
+    }
 }
 
 /// By what a process hears of its start, and tells how it went.
@@ -102,6 +124,23 @@ impl Starter<'_> {
     }
 }
 
+/// Whom a process becomes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Identity<'a> {
+    pub(super) process: &'a Process,
+    /// The container's.
+    pub(super) id: &'a str,
+    pub(super) filter: Option<&'a Seccomp>,
+}
+
+/// What a process has open until then, beside its channel and its standard streams.
+#[derive(Debug)]
+pub(super) struct Possessions<'c> {
+    pub(super) handover: Handover,
+    pub(super) procfs: Procfs,
+    pub(super) console: Option<&'c OwnedFd>,
+}
+
 /// A process that has only to execute the user's program.
 pub(super) struct Target<'a> {
     program: Program,
@@ -115,20 +154,22 @@ pub(super) struct Target<'a> {
 impl<'a> Target<'a> {
     /// Becomes the user's process.
     pub(super) fn establish(
-        plan: &'a Process,
-        id: &str,
-        filter: Option<&'a Seccomp>,
-        handover: Settled<'a>,
-        main: &ToParent<'_>,
-        procfs: &Procfs,
+        identity: &Identity<'a>,
+        possessions: Possessions<'_>,
+        main: &ToParent<'a>,
+        single: &SingleThreaded,
     ) -> Result<Target<'a>> {
+        let Identity { process: plan, id, filter } = *identity;
+        let Possessions { handover, procfs, console } = possessions;
         if plan.new_keyring {
-            lsm::label_keys(procfs, plan).at("session keyring")?;
+            lsm::label_keys(&procfs, plan).at("session keyring")?;
             keyring::join(id).at("session keyring")?;
         }
+        lsm::label_exec(&procfs, plan)?;
+        drop(procfs);
+        let handover = handover.settle(single, main.channel, console)?;
         scheduling::apply(plan).at("scheduling")?;
         rlimits::apply(&plan.rlimits).at("process.rlimits")?;
-        lsm::label_exec(procfs, plan)?;
         // As root first: a working directory may be reachable only for root, as with runc.
         let inside = cwd::enter_as_root(&plan.cwd).at("working directory")?;
         // Without no_new_privs loading takes CAP_SYS_ADMIN, which the identity may not have; a

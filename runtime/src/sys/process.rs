@@ -203,6 +203,30 @@ pub fn close_from(_single: &SingleThreaded, first: u32, how: CloseHow) -> Result
     Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) }).map(drop)
 }
 
+/// Closes all descriptors but the standard streams and these.
+///
+/// # Errors
+/// The errno of close_range(2).
+pub fn close_all_but(_single: &SingleThreaded, kept: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let mut numbers: Vec<u32> =
+        kept.iter().filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
+    numbers.sort_unstable();
+    let mut first = FIRST_AFTER_STREAMS;
+    for number in numbers.into_iter().chain([u32::MAX]) {
+        if number > first {
+            // SAFETY: what the callers own they have given, and what is owned by values of the
+            // code that forked them is never looked at again: that code is not returned to.
+            let closed = unsafe { libc::syscall(libc::SYS_close_range, first, number - 1, 0) };
+            Errno::result(closed)?;
+        }
+        first = first.max(number.saturating_add(1));
+    }
+    Ok(())
+}
+
+/// The first descriptor that is none of the three standard streams.
+const FIRST_AFTER_STREAMS: u32 = 3;
+
 /// When [`close_from`] closes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseHow {

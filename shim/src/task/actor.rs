@@ -227,6 +227,9 @@ impl Actor {
                     io.close_stdin();
                 }
             }
+            Effect::EndWhenEmpty => {
+                self.context.daemon.shut_down();
+            }
             Effect::Leave => {
                 self.context.daemon.remove(&self.context.container.id);
                 return Next::Leave;

@@ -60,7 +60,11 @@ async fn run(daemon: Arc<Daemon>, creation: Creation, reply: Reply<u32>) {
     };
     if reply.is_abandoned() {
         drop(io);
-        return discard(&daemon, &creation, made).await;
+        discard(&daemon, &creation, made).await;
+        drop(reservation);
+        // Who would ask for it has gone.
+        daemon.shut_down();
+        return;
     }
     let pid = made.process.pid();
     let (container, init) = bear(&daemon, creation, made, io);

@@ -27,7 +27,7 @@ use runtime::cgroup::Cgroup;
 
 pub(crate) use create::Creation;
 pub(crate) use model::{Command, NewExec, Reply, Status, Whom};
-pub(crate) use registry::{Daemon, Shutdown};
+pub(crate) use registry::{Client, Daemon, Shutdown};
 
 use crate::io::Owner;
 

@@ -177,6 +177,8 @@ pub(crate) enum Effect {
     CloseStdin(Key),
     /// The container is gone: so is the actor.
     Leave,
+    /// Who deleted it has hung up, and will not end the daemon.
+    EndWhenEmpty,
 }
 
 /// What is done to what is left of a container after its init's end.

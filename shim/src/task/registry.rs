@@ -41,6 +41,23 @@ struct Slots {
     /// A shutdown was asked for while nothing was left but creates that nobody waits for.
     end_when_empty: bool,
     ending: bool,
+    /// Clients that are connected.
+    clients: usize,
+    /// A container was asked for. Before that, nobody may have had the time to connect.
+    used: bool,
+}
+
+impl Slots {
+    /// Whether nobody will ever ask for the end. containerd does when it has deleted the last
+    /// container, or failed to create one, unless it dies in between; and one that comes up again
+    /// (1.6) has no use for a daemon without containers, and leaves it.
+    fn is_forsaken(&self) -> bool {
+        self.used && self.clients == 0
+    }
+
+    fn may_end(&self) -> bool {
+        self.by_id.is_empty() && (self.end_when_empty || self.is_forsaken())
+    }
 }
 
 #[derive(Debug)]
@@ -112,6 +129,7 @@ impl Daemon {
         if slots.by_id.contains_key(id) {
             return Err(Error::new(Kind::AlreadyExists(format!("task {id}"))));
         }
+        slots.used = true;
         slots.by_id.insert(id.to_owned(), Slot::Reserved);
         Ok(Reservation { daemon: Arc::clone(self), id: Some(id.to_owned()) })
     }
@@ -120,10 +138,20 @@ impl Daemon {
     pub(super) fn remove(&self, id: &str) {
         let mut slots = self.slots.lock();
         slots.by_id.remove(id);
-        if slots.end_when_empty && slots.by_id.is_empty() {
+        self.end_if_due(&mut slots);
+    }
+
+    fn end_if_due(&self, slots: &mut Slots) {
+        if slots.may_end() {
             slots.ending = true;
             self.shutdown.send_replace(Shutdown::Ending);
         }
+    }
+
+    /// A client has connected. It is there until the result is dropped.
+    pub(crate) fn connected(self: &Arc<Daemon>) -> Client {
+        self.slots.lock().clients += 1;
+        Client(Arc::clone(self))
     }
 
     /// Ends the daemon, unless it still has containers. What is only being created, for a client
@@ -147,6 +175,18 @@ impl Daemon {
         let mut shutdown = self.shutdown.subscribe();
         // The sender is in `self`.
         drop(shutdown.wait_for(|shutdown| *shutdown == Shutdown::Ending).await);
+    }
+}
+
+/// A client that is connected.
+#[derive(Debug)]
+pub(crate) struct Client(Arc<Daemon>);
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let mut slots = self.0.slots.lock();
+        slots.clients -= 1;
+        self.0.end_if_due(&mut slots);
     }
 }
 

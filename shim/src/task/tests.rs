@@ -204,6 +204,15 @@ fn a_life_is_told_in_its_order() {
 }
 
 #[test]
+fn a_deletion_that_nobody_waits_for_ends_an_empty_daemon() {
+    let mut model = Model::new(true);
+    model.report(Report::Exited(INIT, exit(137)));
+    drop(model.delete(None));
+    model.report(Report::Removed(Ok(())));
+    assert_eq!(model.effects, ["Leave", "EndWhenEmpty"]);
+}
+
+#[test]
 fn an_exit_that_is_learned_before_the_start_is_told_after_it() {
     let mut model = Model::new(true);
     let start = model.start(None);

@@ -29,6 +29,7 @@ pub(crate) const CLAIMS: &[Claim] = claims![
     a_filter_that_cannot_be_kept_is_compiled.once(),
     a_shim_that_may_not_fork_says_so_and_leaves_nothing.once().within(120),
     a_chain_without_memory_is_told_and_the_neighbour_lives.once().within(120),
+    a_shim_without_memory_is_replaced_or_leaves_nothing.once(),
     four_thousand_mounts_of_the_host_stay_as_they_are.once().within(120),
     no_inotify_instance_is_needed.once(),
     without_a_terminal_to_be_had_says_so.once(),
@@ -68,6 +69,10 @@ fn a_shim_that_may_not_fork_says_so_and_leaves_nothing(t: &Test) {
 
 fn a_chain_without_memory_is_told_and_the_neighbour_lives(t: &Test) {
     processes::no_memory_for_the_chain(t);
+}
+
+fn a_shim_without_memory_is_replaced_or_leaves_nothing(t: &Test) {
+    processes::no_memory_for_the_shim(t);
 }
 
 fn four_thousand_mounts_of_the_host_stay_as_they_are(t: &Test) {

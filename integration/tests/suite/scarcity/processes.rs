@@ -6,11 +6,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use myshim_integration::process::Process;
 use myshim_integration::shim::{Bundle, Stdio3};
 use myshim_integration::{Test, wait};
 
 use super::{Trial, create, exec, remove};
 use crate::neighbour::{Neighbour, children, log};
+
+/// Of memory, in v1 and in v2.
+const LIMIT: [&str; 2] = ["memory.limit_in_bytes", "memory.max"];
 
 /// A cgroup for the processes of the shim itself; removed when dropped.
 struct OwnCgroup(PathBuf);
@@ -104,13 +108,13 @@ pub(super) fn no_memory_for_the_chain(t: &Test) {
     let before = pod.look(&bundle);
     let own = OwnCgroup::new(t, "memory");
     own.take(helpers(&pod));
-    const LIMIT: [&str; 2] = ["memory.limit_in_bytes", "memory.max"];
+    let unlimited = if own.0.join(LIMIT[0]).exists() { "-1" } else { "max" };
     let mut told = 0;
     // The first ones may do with what the kernel has set aside for the cgroup before.
     wait::until_true("a create or two without memory", || {
         own.write(&LIMIT, "0");
         let outcome = create(&pod.shim, &bundle, &Stdio3::default());
-        own.write(&LIMIT, "-1");
+        own.write(&LIMIT, unlimited);
         if let Err(error) = outcome {
             log(&error.message);
             told += 1;
@@ -124,4 +128,40 @@ pub(super) fn no_memory_for_the_chain(t: &Test) {
     assert_eq!(pod.look(&bundle), before);
     pod.assert_served();
     pod.end();
+}
+
+/// All of the shim has no memory. Whom the kernel kills is its own affair: either a part that is
+/// replaced, or the daemon, and all with it.
+pub(super) fn no_memory_for_the_shim(t: &Test) {
+    let pod = Neighbour::new(t);
+    let bundle = Bundle::new(t, "web", |spec| spec.args(&["sleep", "3600"]));
+    pod.settle();
+    let own = OwnCgroup::new(t, "memory");
+    own.take(helpers(&pod).into_iter().chain([pod.daemon]));
+    let lives = || Process::read(pod.daemon).is_some_and(|daemon| daemon.state != 'Z');
+    let mains = || helpers(&pod);
+    let before = mains();
+    // A request that is sent by a thread of its own: there may be nobody to answer it.
+    std::thread::scope(|scope| {
+        let request = scope.spawn(|| {
+            let ask = || create(&pod.shim, &bundle, &Stdio3::default());
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(ask)).is_ok()
+        });
+        wait::until_true("the kernel kills one of them", || {
+            own.write(&LIMIT, "0");
+            !lives() || request.is_finished() && mains() != before
+        });
+        let unlimited = if own.0.join(LIMIT[0]).exists() { "-1" } else { "max" };
+        own.write(&LIMIT, unlimited);
+        request.join().unwrap();
+    });
+    if lives() {
+        log("the daemon lives");
+        remove(&pod.shim, &bundle.id, "");
+        pod.assert_served();
+        pod.end();
+    } else {
+        log("the daemon is killed");
+        pod.bury(&bundle);
+    }
 }

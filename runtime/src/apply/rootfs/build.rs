@@ -10,7 +10,7 @@ use rustix::mount::MountPropagationFlags;
 use super::destination::Reached;
 use super::filesystem::{self, RDONLY, Wanted, is};
 use super::prepare::{PreparedRootfs, Source};
-use super::{Attached, OldTree, Root, Surroundings, cgroups, copy_up, devices, duplicate};
+use super::{Attached, OldTree, Root, Surroundings, View, cgroups, copy_up, devices, duplicate};
 use crate::plan::{Mount, MountKind, Namespace, Propagation, Rootfs};
 use crate::sys::inside::{self, Links};
 use crate::sys::mount::{self, Change, Depth, Tree};
@@ -76,7 +76,14 @@ impl Root {
     }
 
     fn new(tree: Tree, attached: Attached) -> Root {
-        Root { tree, attached, fresh: Vec::new(), procfs: None, late_readonly: Vec::new() }
+        Root {
+            tree,
+            attached,
+            fresh: Vec::new(),
+            views: Vec::new(),
+            obscured: false,
+            late_readonly: Vec::new(),
+        }
     }
 
     fn mount(
@@ -170,13 +177,18 @@ impl Root {
     ) -> Result<()> {
         match self.attach(&tree, path, links)? {
             // It may lie over any of them.
-            Reached::ThroughLinks => self.fresh.clear(),
+            Reached::ThroughLinks => {
+                self.fresh.clear();
+                self.obscured = true;
+            }
             Reached::Directly => {
                 self.fresh.retain(|(at, _)| !at.starts_with(path));
-                match note {
-                    Note::Fresh => self.fresh.push((path.to_path_buf(), tree.into())),
-                    Note::Procfs if path == Path::new("proc") => self.procfs = Some(tree),
-                    Note::Procfs | Note::None => {}
+                self.views.retain(|view| !view.at.starts_with(path));
+                if ["proc", "sys"].iter().any(|view| path == Path::new(view)) {
+                    let (at, is_own_procfs) = (path.to_path_buf(), note == Note::Procfs);
+                    self.views.push(View { at, tree, is_own_procfs });
+                } else if note == Note::Fresh {
+                    self.fresh.push((path.to_path_buf(), tree.into()));
                 }
             }
         }

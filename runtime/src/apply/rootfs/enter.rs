@@ -1,6 +1,5 @@
 //! Making the root the root, and closing it.
 
-use std::os::fd::AsFd;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -101,10 +100,9 @@ impl Root {
     /// The path that cannot be covered.
     pub fn hide(&self, rootfs: &Rootfs) -> Result<()> {
         for path in &rootfs.readonly_paths {
-            masks::readonly(self.as_fd(), path)
-                .at_with(|| format!("read-only path {}", path.display()))?;
+            masks::readonly(self, path).at_with(|| format!("read-only path {}", path.display()))?;
         }
-        masks::mask(self.as_fd(), &rootfs.masked_paths, rootfs.mount_label.as_deref())
+        masks::mask(self, &rootfs.masked_paths, rootfs.mount_label.as_deref())
     }
 }
 

@@ -1,7 +1,8 @@
 //! Paths that the container may not write, or not see.
 //!
 //! On entry the root is `/` and has what the container will have. A path is opened inside the
-//! root, and the cover is attached to that descriptor.
+//! root, or inside what is on /proc or /sys (see [`Root::places`]), and the cover is attached to
+//! that descriptor.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use rustix::fs::FileType;
 
+use super::Root;
 use super::destination::is_directory;
 use super::filesystem::{RDONLY, Wanted, is};
 use crate::sys::inside::{self, Links};
@@ -16,25 +18,29 @@ use crate::sys::mount::{Change, Depth, Tree};
 use crate::{At, Call, Error, Kind, Result};
 
 /// Makes what is mounted at a path read-only; a path that is not there needs none.
-pub(super) fn readonly(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
-    let Some(target) = existing(root, path)? else { return Ok(()) };
-    let copy = Tree::copy_fd(target.as_fd(), Depth::Tree)?;
-    // As runc and crun do it: what is mounted below keeps its own attributes.
-    copy.change(&Change::set(RDONLY), Depth::Mount)?;
-    copy.attach(target.as_fd())
+pub(super) fn readonly(root: &Root, path: &Path) -> Result<()> {
+    root.places(path).try_for_each(|(directory, path)| {
+        let Some(target) = existing(directory, path)? else { return Ok(()) };
+        let copy = Tree::copy_fd(target.as_fd(), Depth::Tree)?;
+        // As runc and crun do it: what is mounted below keeps its own attributes.
+        copy.change(&Change::set(RDONLY), Depth::Mount)?;
+        copy.attach(target.as_fd())
+    })
 }
 
 /// Covers files with /dev/null, and directories with one empty read-only tmpfs.
-pub(super) fn mask(root: BorrowedFd<'_>, paths: &[PathBuf], label: Option<&str>) -> Result<()> {
+pub(super) fn mask(root: &Root, paths: &[PathBuf], label: Option<&str>) -> Result<()> {
     let mut covers = Covers { root, label, null: None, empty: None };
     for path in paths {
-        covers.cover(path).at_with(|| format!("masked path {}", path.display()))?;
+        root.places(path)
+            .try_for_each(|(directory, path)| covers.cover(directory, path))
+            .at_with(|| format!("masked path {}", path.display()))?;
     }
     Ok(())
 }
 
 struct Covers<'a> {
-    root: BorrowedFd<'a>,
+    root: &'a Root,
     label: Option<&'a str>,
     /// The container's /dev/null, checked.
     null: Option<OwnedFd>,
@@ -44,14 +50,14 @@ struct Covers<'a> {
 }
 
 impl Covers<'_> {
-    fn cover(&mut self, path: &Path) -> Result<()> {
-        let Some(target) = existing(self.root, path)? else { return Ok(()) };
+    fn cover(&mut self, directory: BorrowedFd<'_>, path: &Path) -> Result<()> {
+        let Some(target) = existing(directory, path)? else { return Ok(()) };
         if is_directory(target.as_fd())? {
             return self.cover_directory(target.as_fd());
         }
         let null = match self.null.take() {
             Some(null) => null,
-            None => dev_null(self.root)?,
+            None => dev_null(self.root.as_fd())?,
         };
         let null = self.null.insert(null);
         Tree::copy_fd(null.as_fd(), Depth::Mount)?.attach(target.as_fd())
@@ -85,8 +91,8 @@ fn dev_null(root: BorrowedFd<'_>) -> Result<OwnedFd> {
     Ok(null)
 }
 
-fn existing(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
-    match inside::locate(root, path, Links::Follow) {
+fn existing(directory: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
+    match inside::locate(directory, path, Links::Follow) {
         Ok(fd) => Ok(Some(fd)),
         Err(error) if is(&error, Errno::ENOENT) || is(&error, Errno::ENOTDIR) => Ok(None),
         Err(error) => Err(error),

@@ -81,10 +81,21 @@ pub struct Root {
     attached: Attached,
     /// New tmpfs mounts, that nobody else has had a chance to put anything into.
     fresh: Vec<(PathBuf, OwnedFd)>,
-    /// The procfs that was mounted on /proc.
-    procfs: Option<Tree>,
+    /// What is mounted on /proc and on /sys.
+    views: Vec<View>,
+    /// Something was mounted through a link, and may lie over any other mount.
+    obscured: bool,
     /// Mounts that become read-only when nothing has to be made in them any more.
     late_readonly: Vec<Tree>,
+}
+
+/// A mount of the kernel's view of the system, most of which the container may not touch.
+#[derive(Debug)]
+struct View {
+    /// Normalised.
+    at: PathBuf,
+    tree: Tree,
+    is_own_procfs: bool,
 }
 
 /// Where the root is attached before it is entered.
@@ -111,8 +122,8 @@ impl Root {
     /// # Errors
     /// Those of [`Procfs::open`].
     pub fn procfs(&self) -> Result<Procfs> {
-        match &self.procfs {
-            Some(tree) => Ok(Procfs::from(Tree::from(duplicate(tree.as_fd())?))),
+        match self.views.iter().find(|view| view.is_own_procfs) {
+            Some(view) => Ok(Procfs::from(Tree::from(duplicate(view.tree.as_fd())?))),
             None => Procfs::open(),
         }
     }
@@ -129,6 +140,19 @@ impl Root {
             }
             result => result.map(drop),
         }
+    }
+
+    /// Where to look for a path that is to be covered: a directory, and the path below it.
+    ///
+    /// What is on /proc is reached by its mount. In a root that somebody else may write to as
+    /// well, its mount point may have another name by now, and another folder its name: what is
+    /// covered there would be of no use, and the procfs open.
+    fn places<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = (BorrowedFd<'a>, &'a Path)> {
+        let path = path.strip_prefix("/").unwrap_or(path);
+        let below = |view: &'a View| Some((view.tree.as_fd(), path.strip_prefix(&view.at).ok()?));
+        let in_view = self.views.iter().find_map(below);
+        let by_name = (in_view.is_none() || self.obscured).then_some((self.as_fd(), path));
+        in_view.into_iter().chain(by_name)
     }
 
     /// The tmpfs of our own that is mounted exactly here.

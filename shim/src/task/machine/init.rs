@@ -132,6 +132,9 @@ impl Machine {
         }
         // First: whoever gets the reply finds the id free.
         self.effects.push(Effect::Leave);
+        if reply.is_abandoned() {
+            self.effects.push(Effect::EndWhenEmpty);
+        }
         self.effects.push(Effect::Publish(Event::Delete { pid: self.pid, exit }));
         reply.send(Ok(Deleted { pid: Some(self.pid), exit: Some(exit) }));
     }
