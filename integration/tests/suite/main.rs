@@ -6,6 +6,7 @@ mod apparmor;
 mod bad_input;
 mod cgroup_v2;
 mod cgroups;
+mod churn;
 mod containerd_deaths;
 mod counts;
 mod crash;
@@ -28,6 +29,7 @@ mod no_runc;
 mod oom;
 mod phases;
 mod pod;
+mod privilege;
 mod process;
 mod restart;
 mod rootless;
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         cgroup_v2::CLAIMS,
         systemd::CLAIMS,
         seccomp::CLAIMS,
+        privilege::CLAIMS,
         hazards::binary::CLAIMS,
         hazards::procfs::CLAIMS,
         hazards::root::CLAIMS,
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
         restart::CLAIMS,
         containerd_deaths::CLAIMS,
         scale::CLAIMS,
+        churn::CLAIMS,
         scarcity::CLAIMS,
         counts::CLAIMS,
         #[cfg(target_arch = "x86_64")]

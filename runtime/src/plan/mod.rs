@@ -12,6 +12,8 @@ pub(crate) mod capabilities;
 mod cgroup;
 mod devices;
 mod exec;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub(crate) mod hex;
 mod hooks;
 pub mod host;

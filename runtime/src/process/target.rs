@@ -41,8 +41,8 @@ impl Handover {
     /// was opened, and above the future places of the extra descriptors.
     ///
     /// That all else is close-on-exec too does not do: execve(2) finds the program first, and
-    /// `/proc/self/fd/N/../..` leads through a directory of the host's (a cgroup, say) to the
-    /// host's programs (CVE-2024-21626). It is done before a filter may forbid close_range(2),
+    /// `/proc/self/fd/N/..` leads through a directory of the host's (its /proc, say) to the host's
+    /// programs (CVE-2024-21626). It is done before a filter may forbid close_range(2),
     /// which is newer than many profiles.
     fn settle<'a>(
         self,
