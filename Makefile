@@ -23,13 +23,14 @@ PREFIX ?= /usr/local
 STATIC ?= $(if $(wildcard /usr/lib/$(MULTIARCH)/libseccomp.a),1,0)
 
 # Debian packages: the build needs the first row, the tests the second, their guest the third,
-# their clients the fourth.
+# their clients the fourth, libFuzzer the fifth.
 PACKAGES := gcc libc6-dev libseccomp-dev pkg-config \
 	busybox-static ca-certificates dpkg-dev iproute2 strace uidmap util-linux \
 	binutils e2fsprogs mmdebstrap qemu-system-x86 \
-	containernetworking-plugins iptables tini
+	containernetworking-plugins iptables tini \
+	g++
 
-.PHONY: all help build hold demo test test-faults unit integration test-clients guest-image test-guest bench \
+.PHONY: all help build hold demo test test-faults fuzz fuzz-build unit integration test-clients guest-image test-guest bench \
 	bench-peers peers check fmt tools client-tools deps install deb uninstall clean
 
 all: build
@@ -37,11 +38,12 @@ all: build
 help:
 	@echo 'make              the release binary, in $(DIST)'
 	@echo 'make demo         a container on a private containerd, start to end'
-	@echo 'make test         everything: check, unit, integration, test-clients, test-guest'
+	@echo 'make test         everything: check, unit, fuzz, integration, test-clients, test-guest'
 	@echo 'make integration  the tests on real containerds; FILTER=words ARGS="--test-threads 8"'
 	@echo 'make test-clients the same with crictl, nerdctl and docker as clients'
 	@echo 'make test-guest   the tests in a guest with cgroup v2 and systemd; FILTER, ARGS, INIT=small'
 	@echo 'make test-faults  every system call of the chain fails once, every process dies once'
+	@echo 'make fuzz         every input that others write, made up at random; FUZZ_SECONDS, FUZZ=targets'
 	@echo 'make bench        figures against the floor, into docs/performance; ARGS'
 	@echo 'make bench-peers  the same against the Go shim with runc (make peers builds them)'
 	@echo 'make unit         tests that need no containerd'
@@ -65,12 +67,15 @@ endif
 
 check:
 	cargo fmt --all --check
+	cargo fmt $(FUZZ_CRATE) --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked $(FUZZ_CRATE) --target-dir $(TARGET_DIR) --all-targets -- -D warnings
 
 fmt:
 	cargo fmt --all
+	cargo fmt $(FUZZ_CRATE)
 
-test: check unit integration test-clients test-guest
+test: check unit fuzz integration test-clients test-guest
 
 unit:
 	cargo test --locked --no-fail-fast --workspace --exclude myshim-integration
@@ -93,7 +98,7 @@ test-clients: build tools client-tools
 GUEST := $(TOOLS)/guest
 guest-image: $(GUEST)/root.img
 
-$(GUEST)/root.img: integration/guest/build-image integration/guest/customize \
+$(GUEST)/root.img: integration/guest/build-image integration/guest/customize integration/guest/selinux.cil \
 		$(shell find integration/guest/files -type f)
 	integration/guest/build-image $(GUEST)
 
@@ -102,11 +107,29 @@ test-guest: build hold tools guest-image
 	  sed -n 's/.*"executable":"\([^"]*\/suite-[^"]*\)".*/\1/p'); \
 	MYSHIM_BIN=$(abspath $(DIST)) MYSHIM_HOLD_BIN=$(abspath $(HOLD)/dist) \
 	integration/guest/test $(if $(filter small,$(INIT)),-i) "$$suite" \
-	  $(or $(FILTER),$$(sed '/^#/d' integration/guest/selection)) $(ARGS)
+	  $(FILTER) $(ARGS)
 
 # The suite tries a sample of these.
 test-faults: build hold tools
 	MYSHIM_FAULTS=all $(MAKE) integration FILTER=faults:: ARGS='--test-threads 2 $(ARGS)'
+
+# libFuzzer over the parsers, with the stable compiler: docs/decisions/fuzzing.md. cargo-fuzz sets
+# these flags, too.
+FUZZ_SECONDS ?= 3
+FUZZ_FOLDER := $(TARGET_DIR)/fuzz
+FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares
+# A workspace of its own, which shares what is compiled for clippy with this one.
+FUZZ_CRATE := --manifest-path integration/fuzz/Cargo.toml
+
+fuzz: fuzz-build
+	integration/fuzz/run $(FUZZ_FOLDER) $(FUZZ_SECONDS) $(FUZZ)
+
+fuzz-build:
+	RUSTFLAGS="$(RUSTFLAGS) $(FUZZ_FLAGS)" cargo build --locked --release --target $(HOST) \
+	  $(FUZZ_CRATE) --target-dir $(FUZZ_FOLDER) --bins
+	ln -sfn $(HOST)/release $(FUZZ_FOLDER)/bin
 
 # Linked as the shim is: what is compared is the code and not the linker.
 BENCH = $(if $(filter 1,$(STATIC)),RUSTFLAGS="$(RUSTFLAGS) -C target-feature=+crt-static" \

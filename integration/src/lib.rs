@@ -18,6 +18,8 @@ pub mod container;
 pub mod containerd;
 pub mod cri;
 #[cfg(test)]
+mod dependencies;
+#[cfg(test)]
 mod documents;
 pub mod events;
 pub mod host;
@@ -32,6 +34,8 @@ pub mod runner;
 pub mod shim;
 pub mod spec;
 pub mod test;
+#[cfg(test)]
+mod unsafe_code;
 pub mod wait;
 
 pub use container::Container;

@@ -13,6 +13,8 @@ pub mod container;
 mod dbus;
 pub mod error;
 pub mod features;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod plan;
 pub mod process;
 pub mod spec;

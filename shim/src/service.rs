@@ -140,7 +140,7 @@ async fn create(daemon: &Arc<Daemon>, request: CreateTaskRequest) -> Result<u32>
     answer.await.unwrap_or_else(|_| Err(died()))
 }
 
-fn new_exec(request: ExecProcessRequest) -> Result<NewExec> {
+pub(crate) fn new_exec(request: ExecProcessRequest) -> Result<NewExec> {
     let spec = request.spec.value.as_slice();
     let mut process: Value = serde_json::from_slice(spec)
         .map_err(|error| Error::argument("spec", format!("process: {error}")))?;
@@ -161,7 +161,7 @@ fn new_exec(request: ExecProcessRequest) -> Result<NewExec> {
     })
 }
 
-fn resources(any: Option<&Any>) -> Result<String> {
+pub(crate) fn resources(any: Option<&Any>) -> Result<String> {
     let bytes = any.map(|any| any.value.clone()).unwrap_or_default();
     String::from_utf8(bytes).map_err(|_| Error::argument("resources", "is no UTF-8"))
 }

@@ -6,6 +6,7 @@ mod apparmor;
 mod bad_input;
 mod cgroup_v2;
 mod cgroups;
+mod churn;
 mod containerd_deaths;
 mod counts;
 mod crash;
@@ -28,6 +29,7 @@ mod no_runc;
 mod oom;
 mod phases;
 mod pod;
+mod privilege;
 mod process;
 mod restart;
 mod rootless;
@@ -36,10 +38,13 @@ mod scale;
 mod scarcity;
 mod seccomp;
 mod seccomp_notify;
+mod selinux;
 mod settings;
 mod spawner;
 mod start_dialects;
 mod systemd;
+#[cfg(target_arch = "x86_64")]
+mod throttled;
 mod user_namespaces;
 
 use std::process::ExitCode;
@@ -56,6 +61,7 @@ fn main() -> ExitCode {
         cgroup_v2::CLAIMS,
         systemd::CLAIMS,
         seccomp::CLAIMS,
+        privilege::CLAIMS,
         hazards::binary::CLAIMS,
         hazards::procfs::CLAIMS,
         hazards::root::CLAIMS,
@@ -66,6 +72,7 @@ fn main() -> ExitCode {
         hazards::service::CLAIMS,
         hazards::races::CLAIMS,
         apparmor::CLAIMS,
+        selinux::CLAIMS,
         hooks::CLAIMS,
         hook_lifecycle::CLAIMS,
         user_namespaces::CLAIMS,
@@ -87,8 +94,11 @@ fn main() -> ExitCode {
         restart::CLAIMS,
         containerd_deaths::CLAIMS,
         scale::CLAIMS,
+        churn::CLAIMS,
         scarcity::CLAIMS,
         counts::CLAIMS,
+        #[cfg(target_arch = "x86_64")]
+        throttled::CLAIMS,
         #[cfg(target_arch = "x86_64")]
         faults::CLAIMS,
     ])

@@ -54,7 +54,7 @@ fn is_want(error: &std::io::Error) -> bool {
 }
 
 /// The sixth field of the first entry of this user (passwd(5)).
-fn find(mut passwd: impl BufRead, uid: u32) -> std::io::Result<Option<String>> {
+pub(crate) fn find(mut passwd: impl BufRead, uid: u32) -> std::io::Result<Option<String>> {
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -65,7 +65,9 @@ fn find(mut passwd: impl BufRead, uid: u32) -> std::io::Result<Option<String>> {
         let Ok(text) = std::str::from_utf8(&line) else { continue };
         let mut fields = text.trim_end().split(':');
         if fields.nth(2).and_then(|field| field.parse().ok()) == Some(uid) {
-            return Ok(fields.nth(2).filter(|home| !home.is_empty()).map(Into::into));
+            // A NUL byte would keep it from being an entry of the environment.
+            let home = fields.nth(2).filter(|home| !home.is_empty() && !home.contains('\0'));
+            return Ok(home.map(Into::into));
         }
     }
 }
@@ -81,6 +83,11 @@ mod tests {
         assert_eq!(find(passwd.as_bytes(), 101).unwrap().as_deref(), Some("/srv/web"));
         assert_eq!(find(passwd.as_bytes(), 0).unwrap().as_deref(), Some("/root"));
         assert_eq!(find(passwd.as_bytes(), 5).unwrap(), None);
+    }
+
+    #[test]
+    fn a_home_that_is_no_string_of_c_is_none() {
+        assert_eq!(find(&b"web:x:101:101::/srv\0/web:/bin/false\n"[..], 101).unwrap(), None);
     }
 
     #[test]

@@ -95,5 +95,7 @@ fn answer(action: DeviceAction) -> [Instruction; 2] {
     [Instruction::new(MOVE_VALUE, RESULT, 0, 0, value), Instruction::new(EXIT, 0, 0, 0, 0)]
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod machine;
 #[cfg(test)]
 mod tests;

@@ -23,6 +23,9 @@ mod devices;
 mod entry;
 mod files;
 mod freezer;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
+mod kernel_log;
 mod layout;
 mod limit_hit;
 mod oom;

@@ -10,6 +10,8 @@
 //! Why it is not a library: docs/decisions/systemd.md.
 
 mod connection;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod message;
 mod value;
 

@@ -129,7 +129,7 @@ fn lsm() -> Lsm {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 impl Host {
     /// A host for tests: root on a recent kernel, without LSM and cache.
     pub(crate) fn example() -> Host {
@@ -149,7 +149,7 @@ impl Host {
 }
 
 /// cgroup v2 alone, with every controller.
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 fn unified() -> Layout {
     let controllers = "cpuset cpu io memory hugetlb pids rdma misc";
     let hierarchy = crate::cgroup::Hierarchy {

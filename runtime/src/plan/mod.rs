@@ -12,6 +12,8 @@ pub(crate) mod capabilities;
 mod cgroup;
 mod devices;
 mod exec;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub(crate) mod hex;
 mod hooks;
 pub mod host;
@@ -40,6 +42,7 @@ use crate::spec::Spec;
 
 pub use exec::{ExecTemplate, ProcessPlan};
 pub use host::Host;
+pub(crate) use mounts::is_context;
 pub use types::*;
 
 impl Plan {

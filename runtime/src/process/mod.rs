@@ -14,6 +14,8 @@ mod create;
 mod death;
 mod exec;
 mod fork;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod gate;
 #[cfg(feature = "hold")]
 mod hold;

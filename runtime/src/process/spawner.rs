@@ -125,7 +125,7 @@ pub enum Ordered {
 
 /// What the spawner answers to an order.
 #[derive(Debug, Serialize, Deserialize)]
-enum Supply {
+pub(super) enum Supply {
     /// Fds: main's pidfd, and the daemon's ends of the two channels.
     Forked {
         pid: i32,

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
 use super::MAX_BYTES;
@@ -15,7 +15,10 @@ use crate::error::{Call, Error, Result};
 const MAY_HAVE_NUL: [&str; 2] = ["annotations", "listenerMetadata"];
 
 /// Reads a regular file of at most [`MAX_BYTES`] bytes.
-pub(super) fn read_file(path: &Path) -> Result<Vec<u8>> {
+///
+/// # Errors
+/// open(2), fstat(2), read(2); what is no regular file, or is larger, by its name.
+pub fn read_file(path: &Path) -> Result<Vec<u8>> {
     // O_NONBLOCK: a fifo in the place of the file must not hold us up.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let fd = open(path, flags, Mode::empty()).call(|| format!("open({path:?}, O_RDONLY)"))?;
@@ -53,25 +56,28 @@ pub(super) fn parse<T: DeserializeOwned>(text: &[u8], prefix: &str, name: &str) 
 fn parse_again_with_path<T: DeserializeOwned>(text: &[u8], prefix: &str, name: &str) -> Result<T> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let parsed = serde_path_to_error::deserialize(&mut deserializer)
-        .map_err(|error| refusal(&error, prefix, name))?;
+        .map_err(|error| refusal(text, &error, prefix, name))?;
     // What follows the document is the one failure that the line above does not see.
     deserializer.end().map_err(|error| Error::field(name, error.to_string()))?;
     Ok(parsed)
 }
 
 fn refusal(
+    text: &[u8],
     error: &serde_path_to_error::Error<serde_json::Error>,
     prefix: &str,
     name: &str,
 ) -> Error {
     let inner = error.inner();
     let why = inner.to_string();
-    if !inner.is_data() {
+    // An object in place of a word is an error of syntax to serde_json, though it is JSON.
+    if !inner.is_data() && serde_json::from_slice::<IgnoredAny>(text).is_err() {
         return Error::field(name, why);
     }
     let path = match error.path().to_string() {
         root if root == "." => prefix.to_owned(),
         path if prefix.is_empty() => path,
+        path if path.starts_with('[') => format!("{prefix}{path}"),
         path => format!("{prefix}.{path}"),
     };
     // serde_json appends the position; the path says it better.

@@ -17,6 +17,7 @@ use oci_spec::runtime::{Hooks, Linux, LinuxResources, Mount};
 use serde::Deserialize;
 
 use crate::error::{At, Error, Result};
+pub use json::read_file;
 pub use process::Process;
 
 /// The file in the bundle.
@@ -137,6 +138,14 @@ mod tests {
         assert_eq!(refusal("{}"), "ociVersion: missing");
         let text = r#"{"ociVersion":"1.0.2","linux":{"namespaces":[{"path":"/a"}]}}"#;
         assert_eq!(refusal(text), "linux.namespaces[0].type: missing");
+    }
+
+    #[test]
+    fn an_object_in_place_of_a_word_is_refused_with_its_path() {
+        let text = r#"{"ociVersion":"1.0.2","linux":{"namespaces":[{"type":{}}]}}"#;
+        assert_eq!(refusal(text), "linux.namespaces[0].type: expected value");
+        let error = resources_from_json("[true]").unwrap_err().to_string();
+        assert!(error.starts_with("linux.resources[0]: "), "{error}");
     }
 
     #[test]

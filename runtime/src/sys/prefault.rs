@@ -12,6 +12,7 @@ const STACK: usize = 48 << 10;
 /// The same for the heap; below what malloc gives back to the kernel (M_TRIM_THRESHOLD).
 const HEAP: usize = 96 << 10;
 
+// SAFETY: ld(1) defines both, and only their addresses are taken.
 unsafe extern "C" {
     /// Where the program begins in memory (ld).
     safe static __executable_start: u8;

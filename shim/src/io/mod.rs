@@ -23,6 +23,9 @@ mod stdin;
 mod untaken;
 mod uri;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use uri::fuzz;
+
 #[cfg(test)]
 mod tests;
 

@@ -134,6 +134,19 @@ fn decode(text: &str, plus: Plus) -> Option<OsString> {
     (!decoded.as_bytes().contains(&0)).then_some(decoded)
 }
 
+/// A place with a path, or a refusal.
+///
+/// # Errors
+/// As for [`parse`].
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz(text: &str) -> Result<()> {
+    match parse(text)? {
+        Target::Null | Target::Path(_) => {}
+        Target::File(path) | Target::Logger(Program { path, .. }) => assert!(path.is_absolute()),
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,7 @@
 //! `runtimeoptions.v1.Options`: TOML, in it or in a file.
 
+use std::path::Path;
+
 use runtime::{Error, Result};
 use serde::Deserialize;
 
@@ -44,9 +46,10 @@ pub(super) fn runtime_options(value: &[u8]) -> Result<Options> {
     if path.is_empty() {
         return toml_options(&utf8("config_body", body)?, "config_body");
     }
-    let text = std::fs::read_to_string(&path)
-        .map_err(|error| Error::argument(format!("config_path {path}"), error.to_string()))?;
-    toml_options(&text, &path)
+    let source = format!("config_path {path}");
+    let text = runtime::spec::read_file(Path::new(&path))
+        .map_err(|error| Error::argument(&*source, error.to_string()))?;
+    toml_options(&utf8(&source, text)?, &path)
 }
 
 pub(super) fn toml_options(text: &str, source: &str) -> Result<Options> {

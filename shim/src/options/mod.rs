@@ -243,8 +243,18 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         assert_eq!(options, Options { no_new_keyring: true, ..Options::default() });
         let error = parse(Some(&any("runtimeoptions.v1.Options", value))).unwrap_err();
-        let expected = format!("options: config_path {}: No such file", path.display());
+        let expected =
+            format!("options: config_path {0}: open(\"{0}\", O_RDONLY): ENOENT", path.display());
         assert!(error.to_string().starts_with(&expected), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_read() {
+        for path in ["/dev/zero", "/proc/self/fd", "/dev/tty"] {
+            let value = message(|output| output.write_string(2, path));
+            let error = parse(Some(&any("runtimeoptions.v1.Options", value))).unwrap_err();
+            assert!(error.to_string().contains(path), "{error}");
+        }
     }
 
     #[test]

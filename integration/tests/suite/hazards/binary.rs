@@ -131,8 +131,8 @@ fn a_cwd_through_any_descriptor_is_refused_and_makes_nothing(t: &Test) {
 /// The same door for `args[0]`: the kernel finds the program before it closes what is
 /// close-on-exec, and one of the host's would be open to the container by /proc/self/exe.
 fn a_program_through_a_descriptor_is_refused(t: &Test) {
-    // Seen to fail (a program of the host runs in the container, by the descriptor of a cgroup)
-    // without close_all_but in process/target.rs.
+    // Seen to fail (a program of the host runs in the container, by a descriptor of the host's
+    // /proc) without close_all_but in process/target.rs.
     let hand = Hand::new(t);
     // On the host alone; and in a folder, for PATH.
     let program = t.folder("bin").join("only-on-the-host");
@@ -168,7 +168,7 @@ fn a_program_through_a_descriptor_is_refused(t: &Test) {
 
 /// Streams, its channel, and nothing that a path could begin with: not a folder of the host's.
 fn a_process_before_its_execve_holds_nothing_but_its_channel(t: &Test) {
-    // Seen to fail (30 descriptors, among them cgroups of the host) without close_all_but in
+    // Seen to fail (the host's /proc and mount namespace are open too) without close_all_but in
     // process/target.rs.
     for name in ["init", "tenant"] {
         let hold = format!("{name}/Executing");

@@ -112,7 +112,7 @@ fn nothing_is_mounted_over_a_file_that_is_written(t: &Test) {
 }
 
 fn a_link_of_the_image_into_proc_is_no_way_around(t: &Test) {
-    // Seen to fail without the second check_proc, of attach_located.
+    // Seen to fail without check_proc in apply/rootfs/destination.rs.
     let hand = Hand::new(t);
     let root = t.rootfs();
     for (link, to) in [("a", "/proc"), ("b", "proc/self/attr"), ("c", "/proc/sys"), ("d", "/")] {
@@ -141,7 +141,7 @@ fn what_lxcfs_emulates_may_be_mounted(t: &Test) {
 /// An image with files where those of procfs are, and no mount on /proc: what is to be written is
 /// written to the true one, and the files stay as they are.
 fn a_faked_proc_swallows_nothing(t: &Test) {
-    // Seen to fail with Procfs::open not verifying what is at /proc.
+    // Seen to fail (the image's file is written to) with what is at /proc taken for a procfs.
     let hand = Hand::new(t);
     let proc = t.rootfs().join("proc");
     let faked = ["self/oom_score_adj", "sys/kernel/msgmax", "sys/kernel/domainname", "uptime"];

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use myshim_integration::claim::{Claim, Needs};
 use myshim_integration::command::{self, LIMIT, Running};
 use myshim_integration::process::{Process, status};
-use myshim_integration::shim::Stdio3;
+use myshim_integration::shim::{Bundle, Dialect, Ends, EventSink, Invocation, Stdio3};
 use myshim_integration::spec::Spec;
 use myshim_integration::{Test, claims, wait};
 use serde_json::json;
@@ -121,32 +121,44 @@ fn open_up(path: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap();
 }
 
-/// Nor what they fork: processes of a container are forks of theirs until they execute.
+/// Nor what they fork: processes of a container are forks of theirs until they execute. Who has as
+/// many capabilities may look into what is dumpable, if it is not CAP_SYS_PTRACE that he lacks: so
+/// neither side has that.
 fn the_daemon_and_its_spawner_are_not_dumpable(t: &Test) {
-    let hand = Hand::new(t);
-    let daemon = hand.daemon();
+    // Seen to fail with the daemon's PR_SET_DUMPABLE set to 1.
+    let without = "/usr/bin/setpriv --bounding-set=-sys_ptrace --inh-caps=-sys_ptrace --";
+    let sink = EventSink::listen(t);
+    let bundle = Bundle::new(t, "web", |spec| spec.args(&["sleep", "3600"]));
+    let mut invocation = Invocation::new(t, &bundle, &sink);
+    let binary = invocation.binary.display().to_string();
+    invocation.binary = t.script("shim", &format!("exec {without} {binary} \"$@\""));
+    let shim = invocation.start(Dialect::Bootstrap);
+    let daemon = shim.connect(&bundle.id).unwrap().shim_pid;
     let chain = wait::until("daemon, spawner and a main that waits", || {
         let all = Process::all().into_values();
         let chain = all.filter(|p| p.pid == daemon || p.parent == daemon).collect::<Vec<_>>();
         (chain.len() >= 3).then_some(chain)
     });
+    let look = |pid: u32| {
+        let mut sh = Command::new("/bin/sh");
+        sh.args(["-c", &format!("exec {without} readlink /proc/{pid}/exe")]);
+        command::run(sh, LIMIT)
+    };
+    // Itself it may see.
+    let mut sleep = Running::start({
+        let mut sh = Command::new("/bin/sh");
+        sh.args(["-c", &format!("exec {without} sleep 3600")]);
+        sh
+    });
+    wait::until_true("another's program is seen", || look(sleep.pid()).out().contains("sleep"));
     for process in chain {
-        // Root without these may look into what is dumpable and has no more capabilities than
-        // itself (since Linux 6.15, who has CAP_PERFMON may look into all).
-        let environ = format!("/proc/{}/environ", process.pid);
-        let out = with_less_privilege(&["cat", &environ]);
-        out.fails(&["Permission denied"]);
-        assert_eq!(status(process.pid, "CoreDumping").as_deref(), Some("0"));
+        let out = look(process.pid);
+        assert!(!out.status.success() && out.out().is_empty(), "{}: {out}", process.comm);
     }
-    hand.end();
-}
-
-fn with_less_privilege(program: &[&str]) -> command::Output {
-    let caps = "-sys_ptrace,-sys_admin,-perfmon";
-    let mut setpriv = Command::new("/usr/bin/setpriv");
-    setpriv.arg(format!("--bounding-set={caps}")).arg(format!("--inh-caps={caps}"));
-    setpriv.arg("--").args(program);
-    command::run(setpriv, LIMIT)
+    sleep.signal(rustix::process::Signal::KILL);
+    wait::until_true("it is gone", || !sleep.is_running());
+    shim.shutdown(&bundle.id, Ends::Yes);
+    invocation.run("delete", b"").ok();
 }
 
 /// A checkpoint's data is an attacker's: names of files with `]:` in them, links in place of logs.

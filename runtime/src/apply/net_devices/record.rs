@@ -36,6 +36,14 @@ impl Record {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+impl Record {
+    /// Looks at all that is in it.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.devices().map(drop)
+    }
+}
+
 impl DeviceRecord {
     fn of(device: &Device) -> DeviceRecord {
         let Device { link, name_inside, addresses } = device;

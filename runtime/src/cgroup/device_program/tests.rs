@@ -1,43 +1,10 @@
+use super::super::DeviceClass::{Block as BLOCK, Char as CHAR};
+use super::machine::run;
 use super::*;
 
-const BLOCK: u64 = 1;
-const CHAR: u64 = 2;
-const MKNOD: u64 = 1;
-const READ: u64 = 2;
-const WRITE: u64 = 4;
-
-/// A machine for the operations above.
-fn run(program: &[Instruction], class: u64, access: u64, major: u64, minor: u64) -> bool {
-    let mut registers = [0u64; 11];
-    let mut next = 0usize;
-    for _ in 0..10_000 {
-        let Instruction { code, registers: pair, offset, value } = program[next];
-        let (to, from) = (usize::from(pair & 15), usize::from(pair >> 4));
-        let value = i64::from(value).cast_unsigned();
-        let skip = usize::try_from(offset).unwrap();
-        next += 1;
-        match code {
-            LOAD_WORD => {
-                registers[to] = match offset {
-                    0 => class | access << 16,
-                    4 => major,
-                    8 => minor,
-                    _ => panic!("load beyond the context"),
-                }
-            }
-            MOVE => registers[to] = registers[from],
-            MOVE_VALUE => registers[to] = value,
-            AND_VALUE => registers[to] &= value,
-            SHIFT_RIGHT => registers[to] >>= value,
-            JUMP_IF_NOT if registers[to] != value => next += skip,
-            JUMP_IF if registers[to] == value => next += skip,
-            JUMP_IF | JUMP_IF_NOT => {}
-            EXIT => return registers[usize::from(RESULT)] == 1,
-            code => panic!("operation {code:#x}"),
-        }
-    }
-    panic!("does not end");
-}
+const MKNOD: u8 = 1;
+const READ: u8 = 2;
+const WRITE: u8 = 4;
 
 fn of(rules: &str) -> Vec<Instruction> {
     program(&DevicePolicy::new(&serde_json::from_str::<Vec<_>>(rules).unwrap()).unwrap())

@@ -14,6 +14,8 @@
 //! a create that was killed.
 
 mod annotation;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzz;
 mod manager;
 mod name;
 mod properties;
@@ -28,6 +30,8 @@ use super::{Driver, Layout, Write};
 use crate::dbus::Value;
 use crate::error::{At, Error, Kind, Result};
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) use fuzz::{annotated, unit_path};
 pub use manager::Manager;
 pub use properties::Property;
 

@@ -1,0 +1,5 @@
+//! See the claim.
+
+#![no_main]
+
+myshim_fuzz::message_target!(runtime::fuzz::channel);

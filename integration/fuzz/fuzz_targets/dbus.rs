@@ -1,0 +1,5 @@
+//! See the claim.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| runtime::fuzz::dbus(input));

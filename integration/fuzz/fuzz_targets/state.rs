@@ -1,0 +1,5 @@
+//! See the claim.
+
+#![no_main]
+
+myshim_fuzz::json_target!(runtime::fuzz::state);
