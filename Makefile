@@ -98,7 +98,7 @@ test-clients: build tools client-tools
 GUEST := $(TOOLS)/guest
 guest-image: $(GUEST)/root.img
 
-$(GUEST)/root.img: integration/guest/build-image integration/guest/customize \
+$(GUEST)/root.img: integration/guest/build-image integration/guest/customize integration/guest/selinux.cil \
 		$(shell find integration/guest/files -type f)
 	integration/guest/build-image $(GUEST)
 
@@ -107,7 +107,7 @@ test-guest: build hold tools guest-image
 	  sed -n 's/.*"executable":"\([^"]*\/suite-[^"]*\)".*/\1/p'); \
 	MYSHIM_BIN=$(abspath $(DIST)) MYSHIM_HOLD_BIN=$(abspath $(HOLD)/dist) \
 	integration/guest/test $(if $(filter small,$(INIT)),-i) "$$suite" \
-	  $(or $(FILTER),$$(sed '/^#/d' integration/guest/selection)) $(ARGS)
+	  $(FILTER) $(ARGS)
 
 # The suite tries a sample of these.
 test-faults: build hold tools

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::containerd::Version;
-use crate::host;
 use crate::test::Test;
+use crate::{host, rootless};
 
 /// A claim: a name that says what holds, and the function that shows it.
 #[derive(Debug, Clone, Copy)]
@@ -28,14 +28,24 @@ pub enum Needs {
     CgroupV1,
     /// cgroup v2 and nothing else.
     CgroupV2,
+    /// A tmpfs can be mounted idmapped.
+    IdmappedTmpfs,
+    /// An overlay takes idmapped layers.
+    IdmappedLayers,
     /// AppArmor is on.
     AppArmor,
     /// AppArmor is off.
     NoAppArmor,
+    /// SELinux is on, with the guest's policy.
+    SeLinux,
+    /// SELinux is off.
+    NoSeLinux,
     /// systemd as PID 1, with cgroup v2 alone.
     Systemd,
     /// No systemd.
     NoSystemd,
+    /// [`Self::Systemd`], and the user that `rootless` knows.
+    UsersSystemd,
 }
 
 impl Needs {
@@ -45,9 +55,20 @@ impl Needs {
             Self::CgroupV1 if v2 => Some("needs cgroup v1"),
             Self::CgroupV2 if !v2 => Some("needs a host with cgroup v2 alone"),
             Self::Systemd if !(v2 && systemd) => Some("needs systemd, and cgroup v2 alone"),
+            Self::UsersSystemd if !(v2 && systemd && host::has_user(rootless::USER)) => {
+                Some("needs systemd, cgroup v2 alone, and the user 60001")
+            }
             Self::NoSystemd if systemd => Some("needs a host without systemd"),
+            Self::IdmappedTmpfs if host::kernel() < (6, 3) => {
+                Some("needs idmapped mounts of tmpfs, Linux 6.3")
+            }
+            Self::IdmappedLayers if host::kernel() < (6, 15) => {
+                Some("needs an overlay that takes idmapped layers, Linux 6.15")
+            }
             Self::AppArmor if !host::has_apparmor() => Some("needs AppArmor"),
             Self::NoAppArmor if host::has_apparmor() => Some("needs a host without AppArmor"),
+            Self::SeLinux if !host::has_selinux() => Some("needs SELinux"),
+            Self::NoSeLinux if host::has_selinux() => Some("needs a host without SELinux"),
             _ => None,
         }
     }

@@ -137,6 +137,30 @@ pub fn has_apparmor() -> bool {
     enabled.is_ok_and(|text| text.starts_with('Y'))
 }
 
+/// The kernel's version.
+///
+/// # Panics
+/// When it has none.
+#[must_use]
+pub fn kernel() -> (u32, u32) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+/// Whether there is a user of this id.
+#[must_use]
+pub fn has_user(id: u32) -> bool {
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    users.lines().any(|line| line.split(':').nth(2) == Some(&id.to_string()))
+}
+
+/// Whether SELinux is the LSM that labels processes.
+#[must_use]
+pub fn has_selinux() -> bool {
+    Path::new("/sys/fs/selinux/enforce").exists()
+}
+
 /// Whether systemd is PID 1, as sd_booted(3) finds out.
 #[must_use]
 pub fn has_systemd() -> bool {

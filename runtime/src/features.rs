@@ -43,7 +43,7 @@ pub const SUPPORTED: Supported = Supported {
     net_devices: true,
     intel_rdt: true,
     systemd_cgroups: true,
-    systemd_user_cgroups: false,
+    systemd_user_cgroups: true,
 };
 
 impl Supported {

@@ -135,7 +135,19 @@ impl Runtime {
     /// # Errors
     /// The chain's.
     pub(crate) async fn update(&self, request: UpdateRequest) -> Result<()> {
-        self.run(&Request::Update(request), &[]).await
+        let state_dir = request.state_dir.clone();
+        match self.ask(&Request::Update(request), &[]).await? {
+            Asked::Answered(answer) => done(answer),
+            Asked::Orphaned(orphans) => {
+                let restore = orphans.memory_high.as_deref();
+                let restore = restore.map(|high| UpdateRequest::restoring(state_dir, high));
+                let failed = match restore {
+                    Some(restore) => self.run(&Request::Update(restore), &[]).await.err(),
+                    None => None,
+                };
+                Err(orphans.end().await.with_undo(failed.into_iter().collect()))
+            }
+        }
     }
 
     /// Freezes or thaws.
@@ -176,15 +188,7 @@ impl Runtime {
     }
 
     async fn run(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<()> {
-        match self.answer(request, fds).await? {
-            Answer::Done { warnings } => {
-                for warning in warnings {
-                    warn!(%warning, "the runtime");
-                }
-                Ok(())
-            }
-            other => Err(unexpected(&other)),
-        }
+        done(self.answer(request, fds).await?)
     }
 
     async fn answer(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer> {
@@ -208,6 +212,7 @@ impl Runtime {
             }
         };
         let operation = operation.into_inner().0;
+        let memory_high = operation.memory_high().map(str::to_owned);
         let failed = matches!(answer, Answer::Failed(_));
         self.journal.note(&request.title(), begin.elapsed(), operation.phases(), failed);
         match operation.into_waiting() {
@@ -217,11 +222,11 @@ impl Runtime {
         match answer {
             Answer::End => {
                 made.extend(lost::adopt(&self.reaper).await);
-                Ok(Asked::Orphaned(Orphans { main, made, told: None }))
+                Ok(Asked::Orphaned(Orphans { main, made, told: None, memory_high }))
             }
             Answer::Failed(error) if error.is_death_of_main() => {
                 made.extend(lost::adopt(&self.reaper).await);
-                Ok(Asked::Orphaned(Orphans { main, made, told: Some(error) }))
+                Ok(Asked::Orphaned(Orphans { main, made, told: Some(error), memory_high }))
             }
             Answer::Failed(error) => Err(error),
             answer => Ok(Asked::Answered(answer)),
@@ -240,6 +245,8 @@ struct Orphans {
     main: Process,
     made: Vec<Process>,
     told: Option<Error>,
+    /// What memory.high is to be again.
+    memory_high: Option<String>,
 }
 
 impl Orphans {
@@ -269,6 +276,19 @@ impl Orphans {
 fn wait_form(status: u32) -> i32 {
     let status = i32::try_from(status).unwrap_or(i32::MAX);
     if status > 128 { status - 128 } else { status << 8 }
+}
+
+/// The answer of an operation that makes nothing.
+fn done(answer: Answer) -> Result<()> {
+    match answer {
+        Answer::Done { warnings } => {
+            for warning in warnings {
+                warn!(%warning, "the runtime");
+            }
+            Ok(())
+        }
+        other => Err(unexpected(&other)),
+    }
 }
 
 fn unexpected(answer: &Answer) -> Error {

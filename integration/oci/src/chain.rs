@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use runtime::process::{
     Answer, Child, Created, DeleteRequest, Request, Spawner, StartChannel, StartOutcome,
+    UpdateRequest,
 };
 use runtime::sys::process::SingleThreaded;
 use runtime::{Call, Error, Kind, Result};
@@ -51,12 +52,16 @@ fn answer(request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer> {
             Some(answer) => break answer,
         }
     };
+    let memory_high = operation.memory_high().map(str::to_owned);
     drop(operation);
     let ended = reap(&main)?;
-    match &answer {
-        Answer::End => end_orphans(request, &forked)?,
-        Answer::Failed(error) if error.is_death_of_main() => end_orphans(request, &forked)?,
-        _ => {}
+    let died = match &answer {
+        Answer::End => true,
+        Answer::Failed(error) => error.is_death_of_main(),
+        _ => false,
+    };
+    if died {
+        undo(request, &forked, memory_high.as_deref())?;
     }
     forked.iter().try_for_each(|child| reap(child).map(drop))?;
     match answer {
@@ -69,12 +74,20 @@ fn answer(request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Answer> {
     }
 }
 
-/// What a main has made that died may wait for whoever starts it.
-fn end_orphans(request: &Request, forked: &[Child]) -> Result<()> {
-    if let Request::Create(create) = request {
-        let delete = Request::Delete(DeleteRequest { state_dir: create.state_dir.clone() });
-        let pidfds: Vec<_> = forked.iter().map(|child| child.pidfd.as_fd()).collect();
-        answer(&delete, &pidfds)?;
+/// What a main has made that died may wait for whoever starts it, and what it has changed for a
+/// while is to be as before.
+fn undo(request: &Request, forked: &[Child], memory_high: Option<&str>) -> Result<()> {
+    match (request, memory_high) {
+        (Request::Create(create), _) => {
+            let delete = Request::Delete(DeleteRequest { state_dir: create.state_dir.clone() });
+            let pidfds: Vec<_> = forked.iter().map(|child| child.pidfd.as_fd()).collect();
+            answer(&delete, &pidfds)?;
+        }
+        (Request::Update(update), Some(high)) => {
+            let restore = UpdateRequest::restoring(update.state_dir.clone(), high);
+            answer(&Request::Update(restore), &[])?;
+        }
+        _ => {}
     }
     forked.iter().try_for_each(kill)
 }

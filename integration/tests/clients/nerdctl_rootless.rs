@@ -9,7 +9,7 @@ use myshim_integration::claim::Claim;
 use myshim_integration::command::{self, LIMIT, Output};
 use myshim_integration::containerd::{runtime, workspace};
 use myshim_integration::process::status;
-use myshim_integration::rootless::{self, USER};
+use myshim_integration::rootless::{self, Place, USER};
 use myshim_integration::test::import;
 use myshim_integration::{Daemon, Test, claims, image, wait};
 
@@ -24,7 +24,8 @@ struct Nerdctl {
 impl Nerdctl {
     fn start(t: &Test) -> Self {
         let dir = t.dir.join("c");
-        let daemon = rootless::start_without_network(t.version(), &dir, &t.endpoint.namespace);
+        let daemon =
+            rootless::start(t.version(), &dir, &t.endpoint.namespace, Place::WithoutNetwork);
         import(daemon.endpoint(), &t.dir);
         let program = dir.join("nerdctl");
         fs::copy(workspace().join(".tools/clients/nerdctl"), &program).unwrap();

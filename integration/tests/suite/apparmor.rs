@@ -1,5 +1,4 @@
-//! AppArmor profiles, as the kernel and the processes themselves tell them. No machine of the
-//! tests runs SELinux: of it there are the errors.
+//! AppArmor profiles, as the kernel and the processes themselves tell them.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -20,7 +19,6 @@ pub(crate) const CLAIMS: &[Claim] = claims![
     ctr_loads_and_names_profiles.needs(Needs::AppArmor),
     a_profile_is_refused_where_apparmor_is_off.needs(Needs::NoAppArmor),
     unconfined_is_what_a_host_without_apparmor_gives.needs(Needs::NoAppArmor),
-    a_label_is_refused_where_selinux_is_off,
 ];
 
 /// A process tells its own profile; `attr/apparmor/current` is AppArmor's own file.
@@ -173,18 +171,4 @@ fn unconfined_is_what_a_host_without_apparmor_gives(t: &Test) {
         spec.with("/process/apparmorProfile", json!("unconfined")).args(&["echo", "runs"])
     });
     assert_eq!(out.ok(), "runs\n");
-}
-
-fn a_label_is_refused_where_selinux_is_off(t: &Test) {
-    let on = std::fs::exists("/sys/fs/selinux/enforce").unwrap();
-    assert!(!on, "a machine with SELinux can show more than this");
-    for (pointer, label) in [
-        ("/process/selinuxLabel", "system_u:system_r:container_t:s0"),
-        ("/linux/mountLabel", "system_u:object_r:container_file_t:s0"),
-    ] {
-        let out = t.run_spec(|spec| spec.with(pointer, json!(label)).args(&["echo", "runs"]));
-        let field = pointer.trim_start_matches('/').replace('/', ".");
-        out.fails(&[&field, "SELinux is not enabled on this host"]);
-        assert_eq!(out.out(), "");
-    }
 }

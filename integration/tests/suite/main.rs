@@ -38,10 +38,13 @@ mod scale;
 mod scarcity;
 mod seccomp;
 mod seccomp_notify;
+mod selinux;
 mod settings;
 mod spawner;
 mod start_dialects;
 mod systemd;
+#[cfg(target_arch = "x86_64")]
+mod throttled;
 mod user_namespaces;
 
 use std::process::ExitCode;
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         hazards::service::CLAIMS,
         hazards::races::CLAIMS,
         apparmor::CLAIMS,
+        selinux::CLAIMS,
         hooks::CLAIMS,
         hook_lifecycle::CLAIMS,
         user_namespaces::CLAIMS,
@@ -93,6 +97,8 @@ fn main() -> ExitCode {
         churn::CLAIMS,
         scarcity::CLAIMS,
         counts::CLAIMS,
+        #[cfg(target_arch = "x86_64")]
+        throttled::CLAIMS,
         #[cfg(target_arch = "x86_64")]
         faults::CLAIMS,
     ])

@@ -5,9 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use myshim_integration::claim::{Claim, Needs};
+use myshim_integration::process::cgroup_dir;
 use myshim_integration::shim::{Bundle, Dialect, Ends, EventSink, Invocation, Shim, Stdio3, shell};
 use myshim_integration::spec::Spec;
 use myshim_integration::{Test, claims, host, wait};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::rpc::Rig;
@@ -16,6 +18,8 @@ pub(crate) const CLAIMS: &[Claim] = claims![
     twenty_kills_are_told_each_before_its_exit.within(120).once(),
     a_neighbours_kill_is_not_told.once(),
     the_containers_own_limit_is_named.once(),
+    a_kill_is_told_when_systemd_has_taken_the_cgroup_away.once().needs(Needs::Systemd),
+    an_end_without_a_kill_is_not_told_as_one.once().needs(Needs::Systemd),
     a_limit_above_is_named_and_only_the_victim_told.once().needs(Needs::CgroupV2),
     a_limit_that_the_container_made_is_its_own_affair.once().needs(Needs::CgroupV2),
 ];
@@ -171,4 +175,42 @@ fn a_limit_that_the_container_made_is_its_own_affair(t: &Test) {
     let line = line_about(&mut rig.shim, &rig.bundle.id);
     assert!(line.contains("that the container made"), "{line}");
     rig.end();
+}
+
+/// A scope ends with its last process, and its counters with it. The daemon is late: it is stopped
+/// while that happens. The events before `exit`, and the shim.
+fn with_a_late_daemon<'a>(t: &'a Test, program: &str, exit: &str) -> (Rig<'a>, Vec<String>) {
+    let path = format!("system.slice:t:{}", t.id("web"));
+    let script = format!("while [ ! -e /go ]; do sleep 0.1; done; {program}");
+    let rig =
+        running(t, |spec| limited(spec).shell(&script).with("/linux/cgroupsPath", json!(path)));
+    let directory = cgroup_dir(rig.shim.state(rig.id(), "").unwrap().pid, "memory").unwrap();
+    let daemon = rig.shim.connect(rig.id()).unwrap().shim_pid;
+    signal(daemon, Signal::STOP);
+    fs::write(t.rootfs().join("go"), "").unwrap();
+    wait::until_true("systemd takes the cgroup away", || !directory.exists());
+    signal(daemon, Signal::CONT);
+    let events = rig.sink.until(rig.id(), exit);
+    (rig, events.into_iter().take_while(|event| event != exit).collect())
+}
+
+fn a_kill_is_told_when_systemd_has_taken_the_cgroup_away(t: &Test) {
+    let (mut rig, before) = with_a_late_daemon(t, HOG, "exit:137");
+    assert_eq!(ooms(&before), 1, "{before:?}");
+    let id = rig.id().to_owned();
+    let line = line_about(&mut rig.shim, &id);
+    assert!(line.contains("the container's own"), "{line}");
+    rig.end();
+}
+
+fn an_end_without_a_kill_is_not_told_as_one(t: &Test) {
+    // The same status, with the cgroup gone as well.
+    let (rig, before) = with_a_late_daemon(t, "exit 137", "exit:137");
+    assert_eq!(ooms(&before), 0, "{before:?}");
+    rig.end();
+}
+
+fn signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).unwrap();
+    kill_process(pid, signal).unwrap();
 }

@@ -1,25 +1,41 @@
-//! The shim below a containerd of an ordinary user, who may make no cgroup.
+//! The shim below a containerd of an ordinary user, who may make no cgroup, or has been given one, or
+//! has a systemd.
 
 use std::fs;
-use std::os::unix::fs::lchown;
+use std::os::unix::fs::{chown, lchown};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use myshim_integration::claim::Claim;
+use myshim_integration::claim::{Claim, Needs};
 use myshim_integration::command::LIMIT;
-use myshim_integration::process::{Process, status};
-use myshim_integration::rootless::{self, FIRST_SUBUID, USER};
+use myshim_integration::host::remove_tree;
+use myshim_integration::process::{Process, cgroup_dir, status};
+use myshim_integration::rootless::{self, FIRST_SUBUID, Place, USER, UsersSystemd};
 use myshim_integration::test::{import, kill_hard};
-use myshim_integration::{Daemon, Test, claims, wait};
+use myshim_integration::{Container, Daemon, Test, claims, wait};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 pub(crate) const CLAIMS: &[Claim] = claims![
     a_user_has_containers,
     a_users_daemon_killed_leaves_nothing,
     the_hosts_sys_is_bound_beside_the_hosts_network.once(),
+    a_users_systemd_holds_the_users_containers.needs(Needs::UsersSystemd).alone(),
+    a_users_systemd_that_is_stopped_is_an_error_in_time
+        .needs(Needs::UsersSystemd)
+        .once()
+        .alone()
+        .within(180),
+    a_delegated_cgroup_holds_the_users_containers.needs(Needs::CgroupV2),
 ];
 
 /// The test on a containerd of the user's.
 pub(crate) fn rootless(t: &Test) -> (Test, Daemon) {
-    let daemon = rootless::start(t.version(), &t.dir.join("c"), &t.endpoint.namespace);
+    rootless_in(t, Place::Here)
+}
+
+fn rootless_in(t: &Test, place: Place<'_>) -> (Test, Daemon) {
+    let daemon = rootless::start(t.version(), &t.dir.join("c"), &t.endpoint.namespace, place);
     import(daemon.endpoint(), &t.dir);
     (t.on(&daemon), daemon)
 }
@@ -84,6 +100,148 @@ fn the_hosts_sys_is_bound_beside_the_hosts_network(t: &Test) {
     });
     assert_eq!(out.ok(), "bound\n");
     t.finish();
+}
+
+/// A container that sleeps, with limits, in the cgroup that `path` names, and its directory on the
+/// host: what holds for it whoever has made that.
+fn limited<'a>(t: &'a Test, path: &str) -> (Container<'a>, PathBuf) {
+    chown_tree(&t.rootfs());
+    let id = t.id("web");
+    let spec = t
+        .spec(&id)
+        .args(&["sleep", "3600"])
+        .host_namespace("cgroup")
+        .with("/linux/cgroupsPath", json!(path))
+        .with("/linux/resources/memory", json!({"limit": 64 << 20, "swap": 64 << 20}))
+        .with("/linux/resources/pids", json!({"limit": 50}))
+        .with("/linux/resources/cpu", json!({"shares": 512, "quota": 20_000, "period": 50_000}));
+    t.ctr(t.spec_args(&id, &spec, &["--detach"])).ok();
+    let c = t.container("web");
+    let directory = cgroup_dir(c.pid(), "memory").unwrap();
+    for (file, value) in [
+        ("memory.max", "67108864"),
+        ("memory.swap.max", "0"),
+        ("pids.max", "50"),
+        ("cpu.weight", "59"),
+        ("cpu.max", "20000 50000"),
+    ] {
+        assert_eq!(fs::read_to_string(directory.join(file)).unwrap().trim(), value, "{file}");
+    }
+    let own = fs::read_to_string(format!("/proc/{}/cgroup", c.pid())).unwrap();
+    assert_eq!(c.exec(&["cat", "/proc/self/cgroup"]).ok(), own);
+    c.task("pause").ok();
+    assert_eq!(fs::read_to_string(directory.join("cgroup.freeze")).unwrap().trim(), "1");
+    c.task("resume").ok();
+    (c, directory)
+}
+
+fn a_users_systemd_holds_the_users_containers(t: &Test) {
+    let systemd = UsersSystemd::start();
+    let (test, daemon) = rootless_in(t, Place::Scope(&systemd));
+    let unit = format!("t-{}.scope", test.id("web"));
+    // No slice: the one that a user's containers are in.
+    let (c, directory) = limited(&test, &format!(":t:{}", test.id("web")));
+    assert_eq!(directory, systemd.cgroup().join("user.slice").join(&unit));
+    let properties = "Slice,MemoryMax,MemorySwapMax,TasksMax,CPUWeight,CPUQuotaPerSecUSec";
+    let shown = systemd.systemctl(&["show", &unit, "--property", properties]);
+    for line in [
+        "Slice=user.slice",
+        "MemoryMax=67108864",
+        "MemorySwapMax=0",
+        "TasksMax=50",
+        "CPUWeight=59",
+        "CPUQuotaPerSecUSec=400ms",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line}: {shown}");
+    }
+    let before = limits_of(&directory);
+    assert_eq!(systemd.systemctl(&["daemon-reload"]), "");
+    assert_eq!(limits_of(&directory), before);
+    c.remove();
+    let state = systemd.systemctl(&["show", &unit, "--property", "LoadState"]);
+    assert_eq!(state, "LoadState=not-found\n");
+    assert!(!directory.exists());
+    test.finish();
+    drop(daemon);
+    drop(systemd);
+}
+
+fn a_users_systemd_that_is_stopped_is_an_error_in_time(t: &Test) {
+    let systemd = UsersSystemd::start();
+    let (test, daemon) = rootless_in(t, Place::Scope(&systemd));
+    chown_tree(&test.rootfs());
+    let path = format!(":t:{}", test.id("run"));
+    let run = || test.run_spec(|spec| spec.args(&["true"]).with("/linux/cgroupsPath", json!(path)));
+    run().ok();
+    signal(systemd.pid(), Signal::STOP);
+    let begin = Instant::now();
+    let out = run();
+    // It has 20 s for an answer.
+    let took = begin.elapsed();
+    signal(systemd.pid(), Signal::CONT);
+    out.fails(&["no answer to", "within 20000 ms"]);
+    assert!(took < wait::scaled(Duration::from_secs(40)), "{took:?}");
+    run().ok();
+    test.finish();
+    drop(daemon);
+    drop(systemd);
+}
+
+fn signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+fn limits_of(directory: &Path) -> Vec<String> {
+    ["memory.max", "memory.swap.max", "pids.max", "cpu.weight", "cpu.max"]
+        .map(|file| fs::read_to_string(directory.join(file)).unwrap())
+        .into()
+}
+
+/// A directory of cgroup v2 that is the user's, as a manager delegates one.
+struct Delegated(PathBuf);
+
+impl Delegated {
+    fn new(t: &Test) -> Self {
+        let dir = Path::new("/sys/fs/cgroup").join(t.id("given"));
+        let daemon = dir.join("daemon");
+        // What the parent does not hand down nobody can delegate.
+        fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+cpu +memory +pids").unwrap();
+        fs::create_dir_all(&daemon).unwrap();
+        let listed = fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap();
+        for directory in [&dir, &daemon] {
+            chown(directory, Some(USER), Some(USER)).unwrap();
+            for file in listed.lines().map(|file| directory.join(file)).filter(|f| f.exists()) {
+                chown(&file, Some(USER), Some(USER)).unwrap();
+            }
+        }
+        Self(dir)
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        let gone = || {
+            remove_tree(&self.0);
+            !self.0.exists()
+        };
+        wait::until_true("the delegated cgroup is empty", gone);
+    }
+}
+
+fn a_delegated_cgroup_holds_the_users_containers(t: &Test) {
+    let given = Delegated::new(t);
+    let (test, daemon) = rootless_in(t, Place::Cgroup(&given.0.join("daemon")));
+    let path = format!("/{}/web", test.id("given"));
+    let (c, directory) = limited(&test, &path);
+    assert_eq!(directory, given.0.join("web"));
+    c.remove();
+    assert!(!directory.exists());
+    // Beside it nothing is the user's.
+    let out = test.run(&["--memory-limit", "33554432"], &["true"]);
+    out.fails(&["linux.resources.memory.limit: a limit needs a cgroup", "mkdir(", "EACCES"]);
+    test.finish();
+    drop(daemon);
 }
 
 pub(crate) fn chown_tree(path: &std::path::Path) {

@@ -24,6 +24,7 @@ pub(crate) const CLAIMS: &[Claim] = claims![
     device_rules_outlive_a_reload.needs(Needs::Systemd).once(),
     an_exec_is_in_the_scope.needs(Needs::Systemd),
     slices_of_a_pod_are_made_above_the_scope.needs(Needs::Systemd).once(),
+    a_slice_may_hold_a_container.needs(Needs::Systemd).once(),
     a_limit_of_one_process_holds_from_the_start.needs(Needs::Systemd).once(),
     annotations_are_properties.needs(Needs::Systemd).once(),
     a_wrong_annotation_is_refused_by_its_name.needs(Needs::Systemd).once(),
@@ -226,6 +227,25 @@ fn slices_of_a_pod_are_made_above_the_scope(t: &Test) {
     is_gone(&unit);
     // A slice stays for the other containers of its pod; the kubelet removes it.
     systemctl(&["stop", &pod, "kubepods.slice"]);
+}
+
+/// As its path says when its third part is a slice: there is no scope.
+fn a_slice_may_hold_a_container(t: &Test) {
+    let (id, slice) = (t.id("web"), format!("t{}.slice", t.tag));
+    let path = format!("-.slice:t:{slice}");
+    let spec =
+        limited(t.spec(&id)).args(&["sleep", "3600"]).with("/linux/cgroupsPath", json!(path));
+    t.ctr(t.spec_args(&id, &spec, &["--detach"])).ok();
+    let c = t.container("web");
+    assert_eq!(directory(&c), Path::new("/sys/fs/cgroup").join(&slice));
+    says(&slice, &[("ActiveState", "active"), ("MemoryMax", "67108864"), ("TasksMax", "77")]);
+    assert_eq!(limits(&directory(&c)).get("pids.max").map(String::as_str), Some("77"));
+    assert_eq!(c.exec(&["sh", "-c", "exit 3"]).code(), Some(3));
+    let directory = directory(&c);
+    c.remove();
+    // systemd knows any slice that is asked for.
+    says(&slice, &[("ActiveState", "inactive"), ("FragmentPath", "")]);
+    assert!(!directory.exists());
 }
 
 fn a_limit_of_one_process_holds_from_the_start(t: &Test) {

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, chown, lchown};
 use std::path::{Path, PathBuf};
 
-use myshim_integration::claim::Claim;
+use myshim_integration::claim::{Claim, Needs};
 use myshim_integration::process::status;
 use myshim_integration::shim::{Bundle, Dialect, EventSink, Invocation, Stdio3, mount};
 use myshim_integration::spec::Spec;
@@ -15,7 +15,7 @@ use crate::facts;
 
 pub(crate) const CLAIMS: &[Claim] = claims![
     ctrs_flags_map_ids,
-    a_snapshot_is_idmapped_by_labels.once(),
+    a_snapshot_is_idmapped_by_labels.once().needs(Needs::IdmappedLayers),
     several_ranges_map_ids,
     an_exec_is_in_the_user_namespace,
     kernel_file_systems_are_mounted_inside,
@@ -23,9 +23,9 @@ pub(crate) const CLAIMS: &[Claim] = claims![
     a_pods_namespaces_are_joined,
     a_user_namespace_alone_is_joined,
     a_terminal_works,
-    an_idmapped_bind_shows_the_containers_owners.once(),
-    an_idmapped_bind_is_recursive_only_if_asked.once(),
-    an_idmapped_overlay_root_shows_the_containers_owners.once(),
+    an_idmapped_bind_shows_the_containers_owners.once().needs(Needs::IdmappedTmpfs),
+    an_idmapped_bind_is_recursive_only_if_asked.once().needs(Needs::IdmappedTmpfs),
+    an_idmapped_overlay_root_shows_the_containers_owners.once().needs(Needs::IdmappedLayers),
     a_map_that_cannot_be_is_refused,
 ];
 

@@ -36,5 +36,18 @@ fn apparmor(procfs: &Procfs, profile: &str) -> Result<()> {
 }
 
 fn selinux(procfs: &Procfs, label: &str) -> Result<()> {
-    procfs.write("self/attr/exec", label.as_bytes())
+    let named = || format!("SELinux label {label:?}");
+    procfs.write("self/attr/exec", label.as_bytes()).at_with(named)
+}
+
+/// Sets the label of keys that are made from now on until the execve, which takes it back: a
+/// process may not use a session keyring that has the runtime's label and not its own.
+///
+/// # Errors
+/// As for [`label_exec`].
+pub fn label_keys(procfs: &Procfs, process: &Process) -> Result<()> {
+    let Some(label) = &process.selinux_label else { return Ok(()) };
+    let named = || format!("SELinux label {label:?}");
+    let written = procfs.write("self/attr/keycreate", label.as_bytes()).at_with(named);
+    written.at("process.selinuxLabel")
 }

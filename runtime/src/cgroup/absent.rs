@@ -21,8 +21,7 @@ impl Cgroup {
         if let Some(write) = plan.writes.iter().find(|write| !is_what_any_has(write)) {
             return Err(denied.at(format!("{}: a limit needs a cgroup", write.field)));
         }
-        let warning =
-            format!("no cgroup of its own, nor device rules, for the container: {denied}");
+        let warning = format!("no cgroup of its own for the container: {denied}");
         Ok((Cgroup { paths: CgroupPaths::default() }, warning))
     }
 }

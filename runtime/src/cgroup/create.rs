@@ -97,7 +97,7 @@ fn build_unit(
             None => plan.writes.clone(),
         };
         write::apply(&writes, &paths).at("set limits")?;
-        device_control::enforce(&plan.devices, &paths).at("set device rules")?;
+        set_device_rules(plan, &paths)?;
         Ok(paths)
     };
     furnish().map_err(|error: Error| {
@@ -129,8 +129,13 @@ fn build(plan: &CgroupPlan, layout: &Layout, made: &mut Vec<PathBuf>) -> Result<
         }
     }
     write::apply(&plan.writes, &paths).at("set limits")?;
-    device_control::enforce(&plan.devices, &paths).at("set device rules")?;
+    set_device_rules(plan, &paths)?;
     Ok(paths)
+}
+
+fn set_device_rules(plan: &CgroupPlan, paths: &CgroupPaths) -> Result<()> {
+    let Some(devices) = &plan.devices else { return Ok(()) };
+    device_control::enforce(devices, paths).at("set device rules")
 }
 
 impl Cgroup {

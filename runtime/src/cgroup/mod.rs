@@ -25,6 +25,7 @@ mod files;
 mod freezer;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod kernel_log;
 mod layout;
 mod limit_hit;
 mod oom;

@@ -16,6 +16,7 @@ use rustix::fs::{OFlags, SeekFrom};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::kernel_log::KernelLog;
 use super::limit_hit::{self, LimitHit, Limits};
 use super::{CgroupPaths, files};
 use crate::error::{At, Call, Error, Kind, Result};
@@ -25,6 +26,10 @@ use crate::error::{At, Call, Error, Kind, Result};
 pub struct OomWatch {
     source: Source,
     seen: u64,
+    /// Kills that were told.
+    told: usize,
+    /// Where somebody else removes the cgroup.
+    log: Option<KernelLog>,
 }
 
 /// How the fd of a watch tells news, for poll(2) and epoll(7).
@@ -67,8 +72,12 @@ impl OomWatch {
                 "the container is in no cgroup with a memory controller".to_owned(),
             ))),
         };
-        let mut watch = OomWatch { source: source.at("watch for OOM kills")?, seen: 0 };
+        let unit = paths.unit.as_ref().and(paths.v2());
+        let log = unit.and_then(KernelLog::from_now);
+        let source = source.at("watch for OOM kills")?;
+        let mut watch = OomWatch { source, seen: 0, told: 0, log };
         watch.drain()?;
+        watch.told = 0;
         Ok(watch)
     }
 
@@ -91,14 +100,15 @@ impl OomWatch {
     /// What was killed since the last call, in the cgroup and, on v2, in those below it. `None`
     /// when the cgroup is gone: there will be no more news. To be called when the fd is
     /// ready, and once more before an exit is reported, so that no kill is told after the exit
-    /// it caused. It never blocks.
+    /// it caused. It never blocks. Of a cgroup that systemd has removed in between, the kernel's
+    /// log tells.
     ///
     /// # Errors
     /// `Call` when the counter cannot be read.
     pub fn drain(&mut self) -> Result<Option<Kills>> {
         let content = match self.source.take() {
             Ok(content) => content,
-            Err(errno) if files::is_gone(errno) => return Ok(None),
+            Err(errno) if files::is_gone(errno) => return Ok(self.last_kills()),
             Err(errno) => return Err(errno).call(|| format!("read({})", self.source.path())),
         };
         let count = files::flat_value(&content, "oom_kill").and_then(|count| count.parse().ok());
@@ -109,9 +119,19 @@ impl OomWatch {
         })?;
         let news = count.saturating_sub(self.seen);
         self.seen = count;
+        self.told = self.told.saturating_add(usize::try_from(news).unwrap_or(usize::MAX));
         // Whose limit it was is counted a moment before the kill, so it is asked with the kill.
         let limit = if news == 0 { LimitHit::Own } else { self.source.limit_hit(&content) };
         Ok(Some(Kills { count: news, limit }))
+    }
+
+    /// What has not been told yet of a cgroup that is gone; once.
+    fn last_kills(&mut self) -> Option<Kills> {
+        let kills = self.log.take()?.kills();
+        let untold = kills.len().saturating_sub(self.told);
+        let limit = kills.into_iter().next_back()?;
+        let count = u64::try_from(untold).ok().filter(|count| *count > 0)?;
+        Some(Kills { count, limit })
     }
 }
 

@@ -30,8 +30,8 @@ pub struct CgroupPlan {
     pub path: PathBuf,
     /// The limits, in the order they are written.
     pub writes: Vec<Write>,
-    /// Which devices may be used.
-    pub devices: DevicePolicy,
+    /// Which devices may be used. None: no rules, see [`CgroupPlan::without_device_rules`].
+    pub devices: Option<DevicePolicy>,
     /// What the spec asks for and no kernel does any more, or this version of cgroups does not
     /// know and does not need: for the log.
     pub warnings: Vec<String>,
@@ -69,11 +69,19 @@ impl CgroupPlan {
         if let Driver::Systemd(unit) = &mut driver {
             unit.complete(&writes, annotations)?;
         }
-        Ok(CgroupPlan { driver, path, writes, devices: DevicePolicy::new(rules)?, warnings })
+        let devices = Some(DevicePolicy::new(rules)?);
+        Ok(CgroupPlan { driver, path, writes, devices, warnings })
     }
 }
 
 impl CgroupPlan {
+    /// For who is not root of the host: neither version lets such a one set device rules. Nothing
+    /// can be reached without them but what the mode bits of the host's devices allow the user.
+    pub fn without_device_rules(&mut self) {
+        self.devices = None;
+        self.warnings.push("no device rules for the container: they need root of the host".into());
+    }
+
     /// The unit to be made, when systemd makes the cgroup.
     pub fn unit(&self) -> Option<&UnitPlan> {
         match &self.driver {

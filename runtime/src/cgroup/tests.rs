@@ -285,7 +285,10 @@ mod v2 {
         assert_eq!(limits, Some(4_194_304));
         group
             .cgroup
-            .update(&serde_json::from_str(&resources.replace("4194304", "2097152")).unwrap())
+            .update(
+                &serde_json::from_str(&resources.replace("4194304", "2097152")).unwrap(),
+                |_| Ok(()),
+            )
             .unwrap();
         assert_eq!(group.read("", "hugetlb.2MB.max"), "2097152");
     }

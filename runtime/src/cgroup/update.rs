@@ -6,21 +6,28 @@ use oci_spec::runtime::LinuxResources;
 use rustix::io::Errno;
 
 use super::resources::{self, Compiler};
-use super::{Cgroup, DevicePolicy, Version, Write, device_control, files, write};
+use super::{Cgroup, CgroupPaths, DevicePolicy, Version, Write, device_control, files, write};
 use crate::error::{At, Call, Error, Kind, Result};
+
+const MAX: &str = "memory.max";
 
 impl Cgroup {
     /// Sets what the resources name; all the rest stays as it is, the device rules too when
     /// there are none. Returns warnings for the log, as in [`super::CgroupPlan::warnings`].
     ///
     /// A memory limit below what is in use never kills: what can be reclaimed is, and when that
-    /// is not enough the limit is refused.
+    /// is not enough the limit is refused. Meanwhile memory.high is lowered: `throttles` is told
+    /// before that what it was, for who is to restore it should the caller die.
     ///
     /// # Errors
     /// As for [`super::CgroupPlan::new`], before the first effect. `State` with the figures for
     /// a memory limit that is too low, `Call` for what the kernel refuses: the limits before it
     /// are set then, those after it are not.
-    pub fn update(&self, resources: &LinuxResources) -> Result<Vec<String>> {
+    pub fn update(
+        &self,
+        resources: &LinuxResources,
+        throttles: impl Fn(&str) -> Result<()>,
+    ) -> Result<Vec<String>> {
         let mut compiler = Compiler::for_present(&self.paths);
         resources::compile(resources, &mut compiler)?;
         let (writes, warnings) = compiler.finish();
@@ -28,7 +35,8 @@ impl Cgroup {
         let policy = rules.map(DevicePolicy::new).transpose()?;
         let check = resources.memory().as_ref().and_then(|memory| memory.check_before_update());
         for write in &writes {
-            shrink(write, self.paths.v2(), check == Some(true)).at(write.field.clone())?;
+            let Some((directory, limit)) = lowers_memory(write, &self.paths) else { continue };
+            shrink(directory, limit, check == Some(true), &throttles).at(write.field.clone())?;
         }
         if let Some(unit) = &self.paths.unit {
             unit.tell(&writes)?;
@@ -41,17 +49,22 @@ impl Cgroup {
     }
 }
 
+/// The v2 directory and its new memory.max, where that is what is written.
+fn lowers_memory<'a>(write: &Write, paths: &'a CgroupPaths) -> Option<(&'a Path, u64)> {
+    let (Version::V2, [max]) = (write.version, write.choices.as_slice()) else { return None };
+    let limit = max.value.parse().ok().filter(|_| max.file == MAX)?;
+    Some((paths.v2()?, limit))
+}
+
 /// v2 takes any memory.max and kills until the use is below it; v1 answers EBUSY. So on v2 the
 /// limit is lowered in steps: memory.high makes who allocates wait, while the kernel reclaims;
 /// when that does, memory.max follows, and when it does not, all is as it was.
-fn shrink(write: &Write, v2: Option<&Path>, only_check: bool) -> Result<()> {
-    let (Version::V2, Some(directory), [max]) = (write.version, v2, write.choices.as_slice())
-    else {
-        return Ok(());
-    };
-    let ("memory.max", Ok(limit)) = (max.file.as_str(), max.value.parse::<u64>()) else {
-        return Ok(());
-    };
+fn shrink(
+    directory: &Path,
+    limit: u64,
+    only_check: bool,
+    throttles: impl Fn(&str) -> Result<()>,
+) -> Result<()> {
     let used = memory_used(directory)?;
     if used <= limit {
         return Ok(());
@@ -61,11 +74,12 @@ fn shrink(write: &Write, v2: Option<&Path>, only_check: bool) -> Result<()> {
     }
     let high = directory.join("memory.high");
     let before = files::read(&high)?;
+    throttles(before.trim())?;
     // The write itself reclaims, as far as that goes in a few rounds.
     files::write(&high, &limit.to_string())?;
     let shrunk = reclaim(directory, limit, used).and_then(|used| match used > limit {
         true => Err(too_low(limit, used)),
-        false => files::write(&directory.join(&max.file), &max.value),
+        false => files::write(&directory.join(MAX), &limit.to_string()),
     });
     let restored = files::write(&high, before.trim());
     shrunk.map_err(|error| error.with_undo(restored.clone().err().into_iter().collect()))?;

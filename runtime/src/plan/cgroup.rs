@@ -2,7 +2,7 @@
 
 use rustix::mount::MountAttrFlags;
 
-use super::host::Host;
+use super::host::{Host, Privilege};
 use super::{IdMaps, MountKind, Namespace, Plan};
 use crate::cgroup::{CgroupPlan, Wish};
 use crate::error::Result;
@@ -22,7 +22,12 @@ pub(super) fn plan(request: &CreateRequest, spec: &Spec, host: &Host) -> Result<
     let resources = linux.and_then(|linux| linux.resources().as_ref());
     let none = std::collections::BTreeMap::new();
     let annotations = spec.annotations.as_ref().unwrap_or(&none);
-    CgroupPlan::new(driver, cgroups_path, &request.id, resources, annotations, &host.cgroups)
+    let (id, layout) = (&request.id, &host.cgroups);
+    let mut plan = CgroupPlan::new(driver, cgroups_path, id, resources, annotations, layout)?;
+    if host.privilege != Privilege::Root {
+        plan.without_device_rules();
+    }
+    Ok(plan)
 }
 
 impl Plan {

@@ -42,6 +42,7 @@ use crate::spec::Spec;
 
 pub use exec::{ExecTemplate, ProcessPlan};
 pub use host::Host;
+pub(crate) use mounts::is_context;
 pub use types::*;
 
 impl Plan {

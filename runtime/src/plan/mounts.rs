@@ -217,7 +217,7 @@ impl Request<'_> {
         let flags = superblock_readonly.then_some("ro").into_iter();
         let flags = flags.chain(options.superblock.iter().copied()).map(str::to_owned).collect();
         let pair = |(_, word): &(usize, &str)| match word.split_once('=') {
-            Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+            Some((key, value)) => (key.to_owned(), Some(unquoted(key, value).to_owned())),
             None => ((*word).to_owned(), None),
         };
         MountKind::Filesystem {
@@ -275,6 +275,18 @@ impl Request<'_> {
             }
         }
     }
+}
+
+/// SELinux contexts have commas in them, and are quoted for mount(2), as by containerd for a root
+/// file system. fsconfig(2) takes them as they are.
+fn unquoted<'a>(key: &str, value: &'a str) -> &'a str {
+    let inner = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+    inner.filter(|_| is_context(key)).unwrap_or(value)
+}
+
+/// Whether a parameter is an SELinux context.
+pub(crate) fn is_context(key: &str) -> bool {
+    matches!(key, "context" | "fscontext" | "defcontext" | "rootcontext")
 }
 
 /// A bind mount without options is as its source. With any option, mount(2) as runc and crun call

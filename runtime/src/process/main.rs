@@ -115,7 +115,7 @@ fn serve(main: &Main<'_>, request: Request, fds: Vec<OwnedFd>) -> Result<Outcome
         Request::Exec(request) => exec::run(main, &request, fds),
         Request::Delete(request) => upkeep::delete(main, &request, &fds),
         Request::Update(request) => {
-            upkeep::update(&request).map(|warnings| Outcome::Done(warnings, Then::Waits))
+            upkeep::update(main, &request).map(|warnings| Outcome::Done(warnings, Then::Waits))
         }
         Request::Freeze(request) => upkeep::freeze(&request).map(done),
         Request::KillAll(request) => upkeep::kill_all(&request).map(done),

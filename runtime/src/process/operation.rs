@@ -35,6 +35,8 @@ pub(super) enum End {
 pub(super) enum News {
     /// It has made a process. Fd: its pidfd.
     Forked { pid: i32, role: Role },
+    /// It is about to lower memory.high for a while, which was this.
+    Throttles { memory_high: String },
 }
 
 /// What main does when it has answered.
@@ -77,7 +79,7 @@ impl WaitingMain {
     pub fn submit(self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Operation> {
         self.0.requests.send(request, fds)?;
         let (queue, phases) = (VecDeque::new(), String::new());
-        Ok(Operation { link: self.0, queue, then: Then::Ends, phases })
+        Ok(Operation { link: self.0, queue, then: Then::Ends, phases, memory_high: None })
     }
 }
 
@@ -89,6 +91,7 @@ pub struct Operation {
     queue: VecDeque<Answer>,
     then: Then,
     phases: String,
+    memory_high: Option<String>,
 }
 
 impl Operation {
@@ -129,21 +132,32 @@ impl Operation {
         &self.phases
     }
 
+    /// What memory.high of the container's cgroup was before main lowered it: of a main that has
+    /// died, to be restored.
+    pub fn memory_high(&self) -> Option<&str> {
+        self.memory_high.as_deref()
+    }
+
     /// Main, when it has answered and waits for another request.
     pub fn into_waiting(self) -> Option<WaitingMain> {
         (self.then == Then::Waits).then_some(WaitingMain(self.link))
     }
 
     /// What main has made and not been asked for yet.
-    fn made(&self) -> Result<Vec<(Role, Child)>> {
+    fn made(&mut self) -> Result<Vec<(Role, Child)>> {
         let mut made = Vec::new();
-        while let Received::Message(News::Forked { pid, role }, fds) =
-            self.link.news.try_receive()?
-        {
-            let pidfd = fds.into_iter().next().ok_or_else(|| missing("pidfd"))?;
-            made.push((role, Child { pid, pidfd }));
+        loop {
+            match self.link.news.try_receive()? {
+                Received::Message(News::Forked { pid, role }, fds) => {
+                    let pidfd = fds.into_iter().next().ok_or_else(|| missing("pidfd"))?;
+                    made.push((role, Child { pid, pidfd }));
+                }
+                Received::Message(News::Throttles { memory_high }, _) => {
+                    self.memory_high = Some(memory_high);
+                }
+                Received::Nothing | Received::End => return Ok(made),
+            }
         }
-        Ok(made)
     }
 
     /// `answer` ends the operation: what it has made is dead, or about to be.

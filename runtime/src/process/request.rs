@@ -179,6 +179,15 @@ pub struct UpdateRequest {
     pub resources: String,
 }
 
+impl UpdateRequest {
+    /// What restores memory.high after a main that has died: see
+    /// [`Operation::memory_high`](super::Operation::memory_high).
+    pub fn restoring(state_dir: PathBuf, memory_high: &str) -> UpdateRequest {
+        let resources = serde_json::json!({ "unified": { "memory.high": memory_high } });
+        UpdateRequest { state_dir, resources: resources.to_string() }
+    }
+}
+
 /// See [`Request::Freeze`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FreezeRequest {

@@ -147,6 +147,8 @@ pub(super) struct Target<'a> {
     handover: Settled<'a>,
     /// A filter that is loaded as the last thing, so that it need not allow what comes before.
     filter: Option<&'a Seccomp>,
+    /// What the execve enters: the policy may refuse that.
+    selinux_label: Option<&'a str>,
 }
 
 impl<'a> Target<'a> {
@@ -160,6 +162,7 @@ impl<'a> Target<'a> {
         let Identity { process: plan, id, filter } = *identity;
         let Possessions { handover, procfs, console } = possessions;
         if plan.new_keyring {
+            lsm::label_keys(&procfs, plan).at("session keyring")?;
             keyring::join(id).at("session keyring")?;
         }
         lsm::label_exec(&procfs, plan)?;
@@ -183,7 +186,12 @@ impl<'a> Target<'a> {
         if let Some(filter) = early.filter(|_| plan.no_new_privileges) {
             load(filter, main)?;
         }
-        Ok(Target { program, handover, filter: filter.filter(|_| early.is_none()) })
+        Ok(Target {
+            program,
+            handover,
+            filter: filter.filter(|_| early.is_none()),
+            selinux_label: plan.selinux_label.as_deref(),
+        })
     }
 
     /// Waits for start, and executes the program; `init` is the plan of a
@@ -222,7 +230,11 @@ impl<'a> Target<'a> {
         if let Some(filter) = self.filter {
             seccomp::load(filter).at("seccomp")?;
         }
-        Err(self.program.execute())
+        let error = self.program.execute();
+        Err(match self.selinux_label {
+            Some(label) => error.at(format!("process.selinuxLabel {label:?}")),
+            None => error,
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 
 use super::main::{Main, Outcome};
-use super::operation::Then;
+use super::operation::{News, Then};
 use super::rendezvous::put_devices_back;
 use super::{
     DeleteRequest, FreezeRequest, Freezer, KillAllRequest, PoststartRequest, UpdateRequest,
@@ -137,10 +137,14 @@ pub(super) fn poststart(main: &Main<'_>, request: &PoststartRequest) -> Result<(
 }
 
 /// Changes limits.
-pub(super) fn update(request: &UpdateRequest) -> Result<Vec<String>> {
+pub(super) fn update(main: &Main<'_>, request: &UpdateRequest) -> Result<Vec<String>> {
     let state = StateDir::open(&request.state_dir).require()?;
     let resources = spec::resources_from_json(&request.resources)?;
-    Cgroup::open(&state.cgroup).update(&resources).at("update")
+    let throttles = |memory_high: &str| {
+        let throttles = News::Throttles { memory_high: memory_high.to_owned() };
+        main.daemon.news.send(&throttles, &[])
+    };
+    Cgroup::open(&state.cgroup).update(&resources, throttles).at("update")
 }
 
 /// Freezes or thaws.

@@ -275,7 +275,8 @@ fn labelled_mqueue(
             label.as_bytes(),
             XattrFlags::empty(),
         )
-        .call(|| format!("fsetxattr(<mqueue>, security.selinux, {label:?})"))?;
+        .call(|| format!("fsetxattr(<mqueue>, security.selinux, {label:?})"))
+        .at("linux.mountLabel")?;
     }
     Ok(tree)
 }

@@ -4,7 +4,7 @@ use rustix::mount::MountPropagationFlags;
 
 use crate::plan::{Mount, MountKind, Propagation};
 use crate::sys::mount::{Change, FsContext, Tree};
-use crate::{Error, Result};
+use crate::{At, Error, Result};
 
 /// The attribute that is an access time mode and not a flag (MOUNT_ATTR__ATIME, linux/mount.h).
 const ATIME: u64 = 0x70;
@@ -59,8 +59,9 @@ impl<'a> Wanted<'a> {
         for parameter in self.data {
             set(&context, parameter)?;
         }
-        if let Some(label) = label {
-            context.string("context", label)?;
+        // Who gives this mount a context of its own means that.
+        if let Some(label) = label.filter(|_| !self.has("context")) {
+            context.string("context", label).at("linux.mountLabel")?;
         }
         context.mount(self.attributes)
     }

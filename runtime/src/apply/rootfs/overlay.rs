@@ -15,6 +15,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 
 use super::filesystem::{self, Wanted, is};
+use crate::plan::is_context;
 use crate::sys::mount::{Change, Depth, FsContext, Tree};
 use crate::{At, Call, Error, Kind, Result};
 
@@ -170,6 +171,7 @@ fn options(wanted: &Wanted<'_>) -> Result<(PathBuf, String)> {
             Some(value) if key == "lowerdir" => {
                 write!(options, "{comma}{key}={}", relative(value, &parent))
             }
+            Some(value) if is_context(key) => write!(options, "{comma}{key}=\"{value}\""),
             Some(value) => write!(options, "{comma}{key}={value}"),
             None => write!(options, "{comma}{key}"),
         };

@@ -3,7 +3,7 @@ use super::super::{CgroupDirectory, CgroupPaths};
 use super::*;
 
 fn update(cgroup: &Cgroup, resources: &str) -> Result<Vec<String>> {
-    cgroup.update(&serde_json::from_str(resources).unwrap())
+    cgroup.update(&serde_json::from_str(resources).unwrap(), |_| Ok(()))
 }
 
 #[test]

@@ -44,6 +44,17 @@ fn a_mount_remembers_its_place_in_the_spec() {
 }
 
 #[test]
+fn a_quoted_context_is_the_context() {
+    let mount = mount_of(
+        r#"{"destination":"/a","type":"overlay","source":"overlay",
+        "options":["lowerdir=\"/x\"","context=\"u:r:t:s0:c1,c2\"","fscontext=u:r:t:s0"]}"#,
+    );
+    let MountKind::Filesystem { data, .. } = mount.kind else { panic!("{:?}", mount.kind) };
+    let values: Vec<_> = data.iter().filter_map(|(_, value)| value.as_deref()).collect();
+    assert_eq!(values, ["\"/x\"", "u:r:t:s0:c1,c2", "u:r:t:s0"]);
+}
+
+#[test]
 fn a_new_file_system_has_flags_and_data_in_order() {
     let mount = mount_of(
         r#"{"destination":"/a","type":"ext4","source":"/dev/sda1",
