@@ -63,32 +63,30 @@ pub(super) fn no_more(t: &Test) {
     let own = OwnCgroup::new(t, "pids");
     own.take(helpers(&pod).into_iter().chain([pod.daemon]));
     let ration = |left: Option<usize>| {
-        let used = own.number(&["pids.current"]);
+        // Without the main that waits: it is used up, and on v2 nothing else is born here.
+        let used = own.number(&["pids.current"]) - 1;
         let limit = left.map(|left| used + u64::try_from(left).unwrap());
         own.write(&["pids.max"], &limit.map_or_else(|| "max".to_owned(), |l| l.to_string()));
     };
-    let tells = |text: &str| text.contains("clone3(") && text.contains("EAGAIN");
+    let id = pod.bundle.id.as_str();
+    // The exec uses up the main that waits, for which there was room.
+    let exec_and_create = || {
+        exec(&pod.shim, id, &Stdio3::default())?;
+        create(&pod.shim, &bundle, &Stdio3::default())
+    };
     let failures = Trial {
         pod: &pod,
         bundle: &bundle,
         ration: &ration,
-        act: &|| create(&pod.shim, &bundle, &Stdio3::default()),
-        tells: &tells,
-        undo: &|| remove(&pod.shim, &bundle.id, ""),
+        act: &exec_and_create,
+        tells: &|text| text.contains("clone3(") && text.contains("EAGAIN"),
+        undo: &|| {
+            remove(&pod.shim, id, "e");
+            remove(&pod.shim, &bundle.id, "");
+        },
     }
     .run();
-    assert!(failures > 0, "a create needs {failures} processes");
-    let id = pod.bundle.id.as_str();
-    let failures = Trial {
-        pod: &pod,
-        bundle: &pod.bundle,
-        ration: &ration,
-        act: &|| exec(&pod.shim, id, &Stdio3::default()),
-        tells: &tells,
-        undo: &|| remove(&pod.shim, id, "e"),
-    }
-    .run();
-    assert!(failures > 0, "an exec needs {failures} processes");
+    assert!(failures > 0, "an exec and a create need {failures} processes");
     // None at all: what ends containers needs none.
     create(&pod.shim, &bundle, &Stdio3::default()).unwrap();
     pod.settle();
