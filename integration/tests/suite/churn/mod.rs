@@ -40,7 +40,7 @@ fn number(name: &str, otherwise: u64) -> u64 {
 
 fn sixteen_clients_leave_nothing_and_miss_no_event(t: &Test) {
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
-    let (seconds, seed) = (number("MYSHIM_CHURN_SECONDS", 30), number("MYSHIM_CHURN_SEED", now));
+    let (seconds, seed) = (number("MYSHIM_CHURN_SECONDS", 24), number("MYSHIM_CHURN_SEED", now));
     tell(&format!("churn: {seconds} s, MYSHIM_CHURN_SEED={seed}"));
     let rig = Rig::sleeping(t);
     let third = Duration::from_secs(seconds) / THIRDS;

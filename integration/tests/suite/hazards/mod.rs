@@ -4,6 +4,7 @@
 pub(crate) mod binary;
 pub(crate) mod devices;
 pub(crate) mod procfs;
+mod racer;
 pub(crate) mod races;
 pub(crate) mod root;
 pub(crate) mod service;
