@@ -337,10 +337,11 @@ fn daemon_killed_at_each_request(t: &Test) {
             });
             own.try_ctr(["tasks", "delete", "--force", &web.id]);
             own.try_ctr(["containers", "delete", &web.id]);
-            // containerd tells again what it learns from `delete`: the same.
+            // containerd may clean up twice, and tells each time what it learns from `delete`: the
+            // same status, at a time of its own where no daemon saw the end.
             let mut exits = events.of(&web.id);
             exits.retain(|event| event.short() == "exit");
-            let same = |event: &Event| event.body == exits[0].body;
+            let same = |event: &Event| event.number("exit_status") == 137;
             assert!(exits.len() <= 2 && exits.iter().all(same), "{side}/{method}: {exits:?}");
             let stays = own.container("stay");
             assert_eq!((stays.id.as_str(), stays.status().as_str()), (&*stay, "RUNNING"));
