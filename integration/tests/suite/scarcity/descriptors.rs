@@ -1,8 +1,8 @@
 //! The daemon may open no more files.
 //!
 //! Checked once against a daemon that made no room for the descriptors of a message: the create with
-//! seven to spare said `recvmsg(channel): EMSGSIZE`, its main stayed a zombie, and the next one waited
-//! for ever.
+//! seven to spare said `recvmsg(channel): EMSGSIZE`. The pidfd of its main was lost with the message,
+//! and what was lost so nobody can reap.
 
 use myshim_integration::Test;
 use myshim_integration::shim::{Bundle, Stdio3};
