@@ -24,8 +24,10 @@ use tokio::sync::Notify;
 
 /// As many as a pod of 200 containers has in a while; some 3 MiB at most.
 const QUEUE_MAX: usize = 10_000;
-/// What Go's shim gives containerd to confirm one.
-const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
+/// While the connection lives an answer is late, and not lost: what is sent again by then is told
+/// twice. Where fifty containers started at once in an emulated machine, the 5 s of Go's shim were not
+/// enough. A containerd that is killed ends the connection; this is for one that hangs.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(60);
 /// How often containerd may refuse one.
 const REFUSALS_MAX: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);

@@ -177,10 +177,9 @@ fn containerd_killed_at_a_start(t: &Test) {
 }
 
 fn containerd_killed_at_an_exec(t: &Test) {
-    // Main is in the container's mount namespace, where it finds no file to tell it to wait.
-    for method in ["Exec", "Start"] {
+    for (method, middle) in [("Exec", None), ("Start", Some("Created"))] {
         Rig::new(t).at(
-            (method, None),
+            (method, middle),
             sleeper,
             |c| c.exec_args("mine", &[], &["sleep", "1000"]),
             |c| {

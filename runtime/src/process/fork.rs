@@ -98,10 +98,12 @@ pub(super) fn fork<'a, W: Way<'a>>(
 }
 
 /// From here on a process is known to the daemon, and ends when the operation fails. Where that
-/// cannot be, nobody but the daemon can end it.
+/// cannot be it ends now: the daemon looks for what has ended untold, and only as long as it takes.
 fn take_on(main: &Main<'_>, child: &Child, role: Role, undo: &mut Undo<'_>) -> Result<()> {
     main.announce(child, role).and_then(|()| undo_by_killing(child, undo)).map_err(|error| {
+        let killed = kill(child.pidfd.as_fd(), child.pid);
         Error::death_of_main(format!("it cannot answer for process {}: {error}", child.pid))
+            .with_undo(killed.err().into_iter().collect())
     })
 }
 
@@ -147,8 +149,9 @@ fn through_intermediate<'a, W: Way<'a>>(
         }
     };
     drop((way, theirs, target_theirs));
-    take_on(main, &child, Role::Intermediate, undo)?;
-    come_back(main, away)?;
+    take_on(main, &child, Role::Intermediate, undo)
+        .and_then(|()| come_back(main, away))
+        .map_err(|error| claim_born(main, &born, &child, undo, error))?;
     let peer = Peer::new("intermediate", ours, child, witness, deadline);
     let target = fulfil(main, grants, &peer);
     let target = target.map_err(|error| claim_born(main, &born, &peer.child, undo, error))?;
