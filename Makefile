@@ -116,7 +116,6 @@ test-faults: build hold tools
 
 # libFuzzer over the parsers, with the stable compiler: docs/decisions/fuzzing.md. cargo-fuzz sets
 # these flags, too.
-FUZZ_SECONDS ?= 3
 FUZZ_FOLDER := $(TARGET_DIR)/fuzz
 FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
@@ -125,7 +124,7 @@ FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-covera
 FUZZ_CRATE := --manifest-path integration/fuzz/Cargo.toml
 
 fuzz: fuzz-build
-	integration/fuzz/run $(FUZZ_FOLDER) $(FUZZ_SECONDS) $(FUZZ)
+	integration/fuzz/run $(FUZZ_FOLDER) $(FUZZ)
 
 fuzz-build:
 	RUSTFLAGS="$(RUSTFLAGS) $(FUZZ_FLAGS)" cargo build --locked --release --target $(HOST) \

@@ -126,7 +126,9 @@ impl Rig {
             events.wait_for(&c.id, "delete");
         }
         let exits = events.shorts(&c.id).iter().filter(|short| *short == "exit").count();
-        assert_eq!(exits, usize::from(alive), "{:?}", events.shorts(&c.id));
+        // A shim that went with what was half made, and that the new containerd had met by then, is
+        // a task to it that has ended.
+        assert!(exits == 1 || (exits == 0 && !alive), "{:?}", events.shorts(&c.id));
     }
 
     fn end(self) {

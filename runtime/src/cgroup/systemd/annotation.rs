@@ -68,11 +68,17 @@ fn in_microseconds(name: &str, value: Value) -> std::result::Result<Property, St
 fn parse(text: &str) -> std::result::Result<Value, String> {
     let mut parser = Parser { rest: text.trim(), depth: 0 };
     let value = parser.value(None)?;
-    match parser.rest.is_empty() {
-        true => Ok(value),
-        false => Err(format!("{text:?}: what is {:?} at the end?", parser.rest)),
+    if !parser.rest.is_empty() {
+        return Err(format!("{text:?}: what is {:?} at the end?", parser.rest));
+    }
+    match value.signature().len() {
+        0..=LONGEST_SIGNATURE => Ok(value),
+        length => Err(format!("has a type of {length} characters: D-Bus has {LONGEST_SIGNATURE}")),
     }
 }
+
+/// D-Bus specification, “Type System”: the length of a signature is a byte.
+const LONGEST_SIGNATURE: usize = 255;
 
 struct Parser<'a> {
     rest: &'a str,
@@ -336,6 +342,9 @@ mod tests {
         ] {
             assert!(parse(form).is_err(), "{form:?}: {:?}", parse(form));
         }
+        let tuple = |fields: usize| format!("({})", "1, ".repeat(fields));
+        assert!(parse(&tuple(253)).is_ok());
+        assert!(parse(&tuple(254)).unwrap_err().contains("256 characters"));
     }
 
     fn given(name: &str, value: &str) -> String {
