@@ -45,13 +45,19 @@ pub(crate) fn exec((shim, id): (&Shim, &str), exec: &str) -> Rpc<u32> {
 }
 
 /// Uses up the main that waits: one that has failed does not wait again, and the next one is ordered.
-pub(crate) fn use_up((shim, id): (&Shim, &str)) {
+pub(crate) fn use_up(next: (&Shim, &str)) {
+    let error = fail(next);
+    assert!(error.contains("no-such-program"), "{error}");
+}
+
+/// The error of an exec that cannot go well.
+pub(crate) fn fail((shim, id): (&Shim, &str)) -> String {
     let mut process = shell("");
     process["args"] = json!(["/no-such-program"]);
     shim.exec(id, "bad", &process, &Stdio3::default()).unwrap();
     let error = shim.start(id, "bad").unwrap_err();
-    assert!(error.message.contains("no-such-program"), "{error:?}");
     shim.delete(id, "bad").unwrap();
+    error.message
 }
 
 /// The neighbour, for [`exec`].

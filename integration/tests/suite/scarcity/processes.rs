@@ -10,8 +10,9 @@ use myshim_integration::process::Process;
 use myshim_integration::shim::{Bundle, Stdio3};
 use myshim_integration::{Test, wait};
 
-use super::{Trial, create, exec, remove};
+use super::{Trial, create, remove};
 use crate::neighbour::{Neighbour, children, log};
+use crate::spawner::{fail, next};
 
 /// Of memory, in v1 and in v2.
 const LIMIT: [&str; 2] = ["memory.limit_in_bytes", "memory.max"];
@@ -68,25 +69,23 @@ pub(super) fn no_more(t: &Test) {
         let limit = left.map(|left| used + u64::try_from(left).unwrap());
         own.write(&["pids.max"], &limit.map_or_else(|| "max".to_owned(), |l| l.to_string()));
     };
-    let id = pod.bundle.id.as_str();
-    // The exec uses up the main that waits, for which there was room.
-    let exec_and_create = || {
-        exec(&pod.shim, id, &Stdio3::default())?;
+    let tells = |text: &str| text.contains("clone3(") && text.contains("EAGAIN");
+    // The failure, whichever it is, uses up the main that waits, for which there was room.
+    let fail_and_create = || {
+        let error = fail(next(&pod));
+        assert!(error.contains("no-such-program") || tells(&error), "{error}");
         create(&pod.shim, &bundle, &Stdio3::default())
     };
     let failures = Trial {
         pod: &pod,
         bundle: &bundle,
         ration: &ration,
-        act: &exec_and_create,
-        tells: &|text| text.contains("clone3(") && text.contains("EAGAIN"),
-        undo: &|| {
-            remove(&pod.shim, id, "e");
-            remove(&pod.shim, &bundle.id, "");
-        },
+        act: &fail_and_create,
+        tells: &tells,
+        undo: &|| remove(&pod.shim, &bundle.id, ""),
     }
     .run();
-    assert!(failures > 0, "an exec and a create need {failures} processes");
+    assert!(failures > 0, "a create needs {failures} processes");
     // None at all: what ends containers needs none.
     create(&pod.shim, &bundle, &Stdio3::default()).unwrap();
     pod.settle();
