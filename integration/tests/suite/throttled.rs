@@ -46,6 +46,8 @@ fn a_main_killed_while_memory_shrinks_leaves_no_throttle(t: &Test) {
             count("myshim:waits") == 1 && count("myshim:main") == 0
         });
     };
+    // The tracer knows those alone that are forked from here on.
+    crate::spawner::use_up((&shim, id));
     rest();
     tracer.record();
     let error = shrink(&shim, id);
