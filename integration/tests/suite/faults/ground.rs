@@ -12,6 +12,7 @@ use super::operations::{self, Operation, Target};
 use super::outcome::{Outcome, judge};
 use super::tolerated;
 use crate::neighbour::{Neighbour, facts};
+use crate::spawner::{next, use_up};
 
 pub(super) struct Ground<'a> {
     operation: &'a Operation,
@@ -28,6 +29,8 @@ impl<'a> Ground<'a> {
         let pod = Neighbour::new(t);
         let bundle = Bundle::new(t, "web", operation.spec);
         let tracer = Tracer::attach(pod.spawner());
+        // It knows those alone that are forked from here on.
+        use_up(next(&pod));
         let (usual, before) = (String::new(), RefCell::default());
         let mut ground = Self { operation, pod, bundle, tracer, usual, before };
         // What is made at the first time stays: connections, caches.

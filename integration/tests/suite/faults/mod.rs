@@ -102,6 +102,7 @@ fn sweep(t: &Test, operation: &Operation, faults: fn(&Seen) -> Vec<Fault>) {
     let all: Vec<(Place, Fault)> =
         places.flat_map(|seen| faults(seen).into_iter().map(|fault| (seen.place, fault))).collect();
     let count = all.len();
+    assert!(count > 0, "nothing of it is seen");
     let (chosen, how) = choose(all);
     log(&format!(
         "{}: {count} faults on {} calls, {} tried ({how})",
