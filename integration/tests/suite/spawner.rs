@@ -84,6 +84,25 @@ fn assert_like(facts: &str, usual: &str) {
     assert!(facts == usual, "{other:?}");
 }
 
+/// A daemon that has served, and what a container of it and its surroundings look like.
+struct Rest<'a> {
+    pod: Neighbour<'a>,
+    bundle: Bundle,
+    usual: String,
+    before: BTreeSet<String>,
+}
+
+impl<'a> Rest<'a> {
+    fn of(t: &'a Test) -> Self {
+        let pod = Neighbour::new(t);
+        let bundle = Bundle::new(t, "web", |spec| spec.args(&["sleep", "3600"]));
+        life(&pod, &bundle);
+        pod.settle();
+        let (usual, before) = (life(&pod, &bundle), pod.look(&bundle));
+        Self { pod, bundle, usual, before }
+    }
+}
+
 fn kill_spawner(pod: &Neighbour<'_>) {
     let spawner = pod.spawner();
     kill_hard(spawner);
@@ -92,11 +111,7 @@ fn kill_spawner(pod: &Neighbour<'_>) {
 /// Checked once against a daemon that forked the second spawner as it was itself: the containers
 /// then had its OOM score, and not containerd's.
 fn a_spawner_that_dies_at_rest_is_replaced(t: &Test) {
-    let pod = Neighbour::new(t);
-    let bundle = Bundle::new(t, "web", |spec| spec.args(&["sleep", "3600"]));
-    life(&pod, &bundle);
-    pod.settle();
-    let (usual, before) = (life(&pod, &bundle), pod.look(&bundle));
+    let Rest { pod, bundle, usual, before } = Rest::of(t);
     for _ in 0..3 {
         kill_spawner(&pod);
         // What was made before is served: state, signals, pause, metrics.
@@ -227,11 +242,7 @@ fn spawners_that_die_each_time_are_an_error(t: &Test) {
 }
 
 fn a_main_that_dies_while_it_waits_is_replaced(t: &Test) {
-    let pod = Neighbour::new(t);
-    let bundle = Bundle::new(t, "web", |spec| spec.args(&["sleep", "3600"]));
-    life(&pod, &bundle);
-    pod.settle();
-    let (usual, before) = (life(&pod, &bundle), pod.look(&bundle));
+    let Rest { pod, bundle, usual, before } = Rest::of(t);
     for round in 0..6 {
         // One that has served before, or one that nobody has used yet.
         if round % 2 == 0 {
