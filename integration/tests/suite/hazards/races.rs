@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use myshim_integration::claim::Claim;
 use myshim_integration::spec::Spec;
@@ -79,21 +79,36 @@ fn ways_out(t: &Test) -> [String; 3] {
     [decoy.clone(), format!("{}{decoy}", "../".repeat(16)), "/".to_owned()]
 }
 
+/// A volume with a folder `a`, and a link `b` that leads out.
+fn volume(t: &Test, to: &str) -> PathBuf {
+    let volume = t.folder("volume");
+    fs::create_dir(volume.join("a")).unwrap();
+    symlink(to, volume.join("b")).unwrap();
+    volume
+}
+
+/// What is mounted, and whether anything of the host can be read.
+const LOOK: &str =
+    "cat /proc/self/mountinfo; cat /vol/*/secret /vol/*/etc/shadow 2>/dev/null; true";
+
 /// CVE-2021-30465, CVE-2024-45310: what is mounted is in the container, as often as the spec says,
 /// and nowhere else.
 fn an_exchanged_mount_point_stays_inside(t: &Test) {
     // Seen to fail with plain openat(2) in sys/inside.rs `open` (the mount is on the decoy, or the
     // container has none).
     for to in ways_out(t) {
-        let volume = t.folder("volume");
-        fs::create_dir(volume.join("a")).unwrap();
-        symlink(&to, volume.join("b")).unwrap();
+        let volume = volume(t, &to);
         let source = volume.to_string_lossy().into_owned();
         let spec = |spec: Spec| {
             spec.mount("bind", &source, "/vol", &["rbind"])
                 .mount("tmpfs", &format!("one-{}", t.tag), "/vol/a", &[])
-                .mount("tmpfs", &format!("two-{}", t.tag), &format!("/vol/a/{}", super::made(t)), &[])
-                .shell("cat /proc/self/mountinfo; cat /vol/*/secret /vol/*/etc/shadow 2>/dev/null; true")
+                .mount(
+                    "tmpfs",
+                    &format!("two-{}", t.tag),
+                    &format!("/vol/a/{}", super::made(t)),
+                    &[],
+                )
+                .shell(LOOK)
         };
         race(
             t,
@@ -116,9 +131,7 @@ fn an_exchanged_mount_point_stays_inside(t: &Test) {
 /// The same one folder further up, where folders and files are made on the way.
 fn a_folder_on_the_way_to_an_exchanged_mount_point_stays_inside(t: &Test) {
     for to in ways_out(t) {
-        let volume = t.folder("volume");
-        fs::create_dir(volume.join("a")).unwrap();
-        symlink(&to, volume.join("b")).unwrap();
+        let volume = volume(t, &to);
         let file = t.file("file", "words\n").to_string_lossy().into_owned();
         let source = volume.to_string_lossy().into_owned();
         let made = super::made(t);
@@ -126,7 +139,7 @@ fn a_folder_on_the_way_to_an_exchanged_mount_point_stays_inside(t: &Test) {
             spec.mount("bind", &source, "/vol", &["rbind"])
                 .mount("bind", &file, &format!("/vol/a/x/{made}/file"), &["bind"])
                 .mount("tmpfs", &format!("one-{}", t.tag), &format!("/vol/a/mnt/{made}"), &[])
-                .shell("cat /proc/self/mountinfo; cat /vol/*/secret /vol/*/etc/shadow 2>/dev/null; true")
+                .shell(LOOK)
         };
         race(
             t,
@@ -148,9 +161,7 @@ fn a_folder_on_the_way_to_an_exchanged_mount_point_stays_inside(t: &Test) {
 fn an_exchanged_cwd_stays_inside(t: &Test) {
     let made = super::made(t);
     for to in [t.dir.join("decoy").to_string_lossy().into_owned(), "/proc/self/fd/5".to_owned()] {
-        let volume = t.folder("volume");
-        fs::create_dir(volume.join("a")).unwrap();
-        symlink(&to, volume.join("b")).unwrap();
+        let volume = volume(t, &to);
         let source = volume.to_string_lossy().into_owned();
         let spec = |spec: Spec| {
             spec.mount("bind", &source, "/vol", &["rbind"])
@@ -281,9 +292,7 @@ fn what_is_masked_in_proc_is_masked_under_any_name(t: &Test) {
 /// program, and execs come into it meanwhile; the other starts again and again.
 fn a_volume_shared_by_two_containers_is_no_way_out(t: &Test) {
     let decoy = Decoy::new(t);
-    let volume = t.folder("volume");
-    fs::create_dir(volume.join("a")).unwrap();
-    symlink(ways_out(t)[1].as_str(), volume.join("b")).unwrap();
+    let volume = volume(t, &ways_out(t)[1]);
     let source = volume.to_string_lossy().into_owned();
     let hand = Hand::new(t);
     let shared = |spec: Spec| spec.mount("bind", &source, "/vol", &["rbind", "rshared"]);
